@@ -1,0 +1,185 @@
+"""What a Job's containers are told: one JSON document in the environment, never a secret in it.
+
+The operator builds these and serialises them with `to_json`; a stage reads them with `from_json`.
+Secrets arrive as files below `paths.SECRETS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ENVIRONMENT_VARIABLE = "TENANT_BACKUP_JOB"
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Whose data this is. `cluster_id` is the UID of namespace kube-system."""
+
+    cluster_id: str
+    namespace: str
+    name: str
+    slug: str
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the rows live. Credentials are files: {SECRETS}/database/{username,password}."""
+
+    engine: Literal["PostgreSQL"]
+    host: str
+    port: int
+    name: str
+    tls_mode: Literal["Disable", "Prefer", "Require", "VerifyFull"] = "Prefer"
+    connections: int = 4
+    secret: str = ""  # name of the Secret, for messages only
+    admin_secret: str = ""  # likewise; empty: the Tenant names none
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that never leaves the server, and what a restore puts in its place."""
+
+    table: str  # schema.table
+    column: str
+    on_restore: Literal["KeepLive", "Null", "Default", "Value"] = "KeepLive"
+    value: str | None = None  # with Value: the text; with KeepLive: for rows without a match (or None: Null)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A named group of tables: exact names or patterns such as `public.hr_*`."""
+
+    name: str
+    tables: list[str]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where packs and manifests go. Credentials: {SECRETS}/store/{accessKeyId,secretAccessKey}."""
+
+    kind: Literal["s3", "volume"]
+    bucket: str = ""
+    prefix: str = ""  # inside the bucket or volume; no leading or trailing slash
+    endpoint: str = ""
+    region: str = ""
+    secret: str = ""
+    # the volume is mounted at paths.VOLUME
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup, once."""
+
+    uid: str  # of the TenantBackup
+    backup_id: str  # wished for: slug + creationTimestamp; `prepare` may add -2
+    name: str  # of the TenantBackup
+    tenant: Tenant
+    database: Database
+    store: Store
+    recipients: list[str]  # age1… public keys, at least one
+    exclude_columns: list[Column] = field(default_factory=list)
+    exclude_tables: list[str] = field(default_factory=list)  # structure kept, rows left out
+    modules: list[Module] = field(default_factory=list)  # all the tenant's modules
+    only_modules: list[str] = field(default_factory=list)  # empty: everything
+    compression_level: int = 3
+    verify: bool = True  # re-read and re-hash the packs of this run before success
+
+
+@dataclass(frozen=True)
+class Restore:
+    """One restore, once."""
+
+    uid: str  # of the TenantRestore
+    name: str
+    strategy: Literal["NewDatabase", "Replace"]
+    source: Tenant  # whose backup
+    tenant: Tenant  # into whose server
+    database: Database  # the target tenant's own database (live)
+    target_database: str  # NewDatabase: the name to create; Replace: the live name
+    store: Store
+    backup_id: str
+    manifest_sha256: str  # hex; empty: not known to the cluster
+    signing_key: str  # public Ed25519, hex: trusted, never from the store
+    identity_secret: str = ""  # for messages
+    exclude_columns: list[Column] = field(default_factory=list)  # the tenant's present policy
+    deadline_seconds: int = 21600
+
+
+@dataclass(frozen=True)
+class Swap:
+    """After a Replace: switch back, or drop what was kept. Runs with admin credentials only."""
+
+    uid: str  # of the TenantRestore whose Replace made the previous database
+    name: str
+    action: Literal["Undo", "DropPrevious"]
+    database: Database
+    target_database: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Is the tenant's database reachable and readable?"""
+
+    tenant: Tenant
+    database: Database
+    exclude_columns: list[Column] = field(default_factory=list)
+    exclude_tables: list[str] = field(default_factory=list)
+    modules: list[Module] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Can the store be written, read back, listed, protected from overwrite, and deleted from?"""
+
+    uid: str  # of the BackupStore
+    cluster_id: str
+    store: Store
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete one backup: its manifest goes; packs are the collector's."""
+
+    uid: str  # of the TenantBackup: only a manifest with this UID is deleted
+    backup_id: str
+    tenant: Tenant
+    store: Store
+
+
+Job = Backup | Restore | Swap | Preflight | Probe | Delete
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete)
+}
+
+
+def to_json(job: Job) -> str:
+    """Return the job as compact JSON with its kind, stable for equal jobs."""
+    document = {"kind": type(job).__name__, **dataclasses.asdict(job)}
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def from_json(text: str) -> Job:
+    """Read what `to_json` wrote. Raises ValueError on anything else."""
+    try:
+        document = json.loads(text)
+        kind = _KINDS[document.pop("kind")]
+        return typing.cast(Job, _build(kind, document))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a job description: {error}") from error
+
+
+def _build(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(Any, kind)(**{key: _build(hints[key], item) for key, item in value.items()})
+    if typing.get_origin(kind) is list:
+        (item_kind,) = typing.get_args(kind)
+        return [_build(item_kind, item) for item in value]
+    if isinstance(kind, types.UnionType):
+        return value
+    return value

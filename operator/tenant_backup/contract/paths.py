@@ -1,0 +1,28 @@
+"""Where things are inside a Job's pod: the same in every container that mounts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RUN = Path("/run/tenant-backup")  # emptyDir in memory, all containers: sockets and small JSON
+SPOOL = Path("/spool")  # emptyDir, archive+upload or download+open: a few packs, bounded
+SCRATCH = Path("/scratch")  # emptyDir in memory, one per container: passfile, pg_dump output
+SECRETS = Path("/secrets")  # one read-only mount per Secret, optional: the stage says KeyMissing
+VOLUME = Path("/store")  # the volume of a volume store
+
+DATABASE = "database"  # username, password
+DATABASE_CA = "database-ca"  # ca.crt
+ADMIN = "admin"  # username, password
+STORE = "store"  # accessKeyId, secretAccessKey
+STORE_CA = "store-ca"  # ca.crt
+KEYS = "keys"  # indexKey (32 bytes), signingKey (Ed25519 seed, 32 bytes)
+IDENTITY = "identity"  # identity: one line AGE-SECRET-KEY-1…
+
+ARCHIVE_SOCKET = "archive.sock"  # dump -> archive
+UPLOAD_SOCKET = "upload.sock"  # archive -> upload
+DOWNLOAD_SOCKET = "download.sock"  # open -> download
+OPEN_SOCKET = "open.sock"  # load -> open
+PREPARED = "prepared.json"  # prepare -> archive, upload
+
+TERMINATION_MESSAGE = Path("/dev/termination-log")
+TERMINATION_MESSAGE_LIMIT = 2048  # bytes; the kubelet shares 12 KiB among all containers of a pod

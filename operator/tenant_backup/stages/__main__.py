@@ -1,0 +1,78 @@
+"""Run one stage: its name is the argument, its job is in the environment, its answer goes to the kubelet.
+
+Imports only the stage asked for: start-up time is on the path of every small backup.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract import paths
+from tenant_backup.contract.reasons import ExitCode, Failure, Reason
+from tenant_backup.contract.results import Result, encode
+
+from .wire import failed_flag
+
+STAGES = (
+    "prepare",
+    "dump",
+    "archive",
+    "upload",
+    "download",
+    "open",
+    "load",
+    "swap",
+    "preflight",
+    "probe",
+    "delete",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stage named by the only argument; return its exit code."""
+    if len(arguments) != 1 or arguments[0] not in STAGES:
+        print(f"usage: python -m tenant_backup.stages {{{'|'.join(STAGES)}}}", file=sys.stderr)
+        print(f"The job is read as JSON from ${jobs.ENVIRONMENT_VARIABLE}.", file=sys.stderr)
+        return ExitCode.PERMANENT
+    stage = arguments[0]
+    signal.signal(signal.SIGTERM, _terminate)
+    result, code = _run(stage)
+    if code and paths.RUN.is_dir():
+        failed_flag(paths.RUN, stage).write_bytes(encode(result))
+    _answer(paths.TERMINATION_MESSAGE, encode(result))
+    # Threads blocked on a dead peer must not keep the process: everything that matters is written.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _run(stage: str) -> tuple[Result, int]:
+    try:
+        job = jobs.from_json(os.environ.get(jobs.ENVIRONMENT_VARIABLE, ""))
+        facts = importlib.import_module(f"tenant_backup.stages.{stage}").run(job)
+        return Result(True, facts), ExitCode.SUCCESS
+    except Failure as failure:
+        print(f"{stage}: {failure.reason}: {failure.message}", file=sys.stderr)
+        return Result.of(failure), failure.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        message = f"{stage} met an unexpected {type(error).__name__}; its log has the details"
+        return Result(False, {}, Reason.INTERNAL_ERROR, message, True), ExitCode.BUG
+
+
+def _answer(target: Path, text: bytes) -> None:
+    if target.exists():
+        target.write_bytes(text)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise Failure(Reason.CANCELLED, "the container was asked to stop", retriable=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""How the containers of one pod talk: JSON messages and byte streams over Unix sockets.
+
+A message is a 4-byte big-endian length and that many bytes of JSON. Rows follow in one of two ways:
+
+* From `dump` to `archive` a child process (psql) writes raw bytes straight to the socket, so the
+  stream cannot be framed. It ends with a marker: 32 random bytes announced in the message before,
+  which no row can contain because nobody knew them. Then comes the producer's own verdict.
+* From `open` to `load` both ends are ours: blocks of at most BLOCK bytes, each with a 4-byte
+  length; length zero ends the stream, then comes the verdict.
+
+End of file anywhere else is failure: a peer that dies is never mistaken for one that finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+BLOCK = 1 << 20  # bytes read or sent at once
+MARKER_LENGTH = 32  # bytes
+PEER_TIMEOUT = 120.0  # seconds to wait for a peer that has not come up
+_MESSAGE_LIMIT = 64 << 20  # bytes; a catalogue of 100,000 tables fits
+_LENGTH = struct.Struct(">I")
+
+
+def peer_failed(peer: str) -> Failure:
+    """The failure of a stage whose neighbour went away; it never decides about retrying."""
+    return Failure(Reason.PEER_FAILED, f"container {peer} ended before its work was complete")
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen on a Unix socket at `path`, replacing what a killed attempt left there."""
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    temporary = path.with_suffix(".binding")
+    temporary.unlink(missing_ok=True)
+    server.bind(str(temporary))
+    server.listen(64)
+    temporary.rename(path)  # appears only once it accepts
+    return server
+
+
+def connect(path: Path, peer: str, timeout: float = PEER_TIMEOUT) -> socket.socket:
+    """Connect to a peer's socket, waiting up to `timeout` seconds for it to appear.
+
+    Raises Failure(PEER_FAILED) when it does not come, or has said that it failed.
+    """
+    give_up = time.monotonic() + timeout
+    while True:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            client.connect(str(path))
+            return client
+        except (FileNotFoundError, ConnectionRefusedError):
+            client.close()
+        if failed_flag(path.parent, peer).exists() or time.monotonic() > give_up:
+            raise peer_failed(peer)
+        time.sleep(0.02)
+
+
+def failed_flag(run: Path, stage: str) -> Path:
+    """The file a stage leaves in the run folder when it ends badly, for peers not yet connected."""
+    return run / f"{stage}.failed"
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message. Raises OSError when the peer is gone."""
+    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    connection.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def send_marker(connection: socket.socket, marker: bytes) -> None:
+    """End a raw stream: to be followed by `send` of the producer's verdict."""
+    connection.sendall(marker)
+
+
+def new_marker() -> bytes:
+    """Return 32 random bytes; announce them as hex in the message before the stream."""
+    return secrets.token_bytes(MARKER_LENGTH)
+
+
+def send_blocks(connection: socket.socket, blocks: Iterator[bytes | memoryview]) -> None:
+    """Send a framed stream and its end; the verdict follows with `send`."""
+    for block in blocks:
+        view = memoryview(block)
+        for start in range(0, len(view), BLOCK):
+            part = view[start : start + BLOCK]
+            connection.sendall(_LENGTH.pack(len(part)))
+            connection.sendall(part)
+    connection.sendall(_LENGTH.pack(0))
+
+
+class Reader:
+    """Reads messages and streams from one connection; keeps what it has read ahead."""
+
+    def __init__(self, connection: socket.socket, peer: str) -> None:
+        self._connection = connection
+        self._peer = peer
+        self._ahead = b""
+
+    def message(self) -> dict[str, Any]:
+        """Return the next message. Raises Failure(PEER_FAILED) at end of file."""
+        message = self.message_or_end()
+        if message is None:
+            raise peer_failed(self._peer)
+        return message
+
+    def message_or_end(self) -> dict[str, Any] | None:
+        """Return the next message, or None when the peer closed between two messages."""
+        head = self._exactly(_LENGTH.size, may_end=True)
+        if head is None:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        if length > _MESSAGE_LIMIT:
+            raise Failure(Reason.INTERNAL_ERROR, f"a message of {length} bytes from {self._peer} is too long")
+        body = self._exactly(length)
+        assert body is not None
+        return dict(json.loads(body))
+
+    def raw(self, marker: bytes) -> Iterator[bytes]:
+        """Yield the bytes of a raw stream up to `marker`, in pieces of up to about BLOCK bytes."""
+        held = self._ahead
+        self._ahead = b""
+        while True:
+            at = held.find(marker)
+            if at >= 0:
+                self._ahead = held[at + len(marker) :]
+                if at:
+                    yield held[:at]
+                return
+            # The marker may straddle two reads: keep its longest possible beginning back.
+            keep = len(marker) - 1
+            if len(held) > keep:
+                yield held[:-keep]
+                held = held[-keep:]
+            block = self._receive()
+            if not block:
+                raise peer_failed(self._peer)
+            held += block
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the blocks of a framed stream up to its end."""
+        while True:
+            head = self._exactly(_LENGTH.size)
+            assert head is not None
+            (length,) = _LENGTH.unpack(head)
+            if length == 0:
+                return
+            block = self._exactly(length)
+            assert block is not None
+            yield block
+
+    def _exactly(self, length: int, *, may_end: bool = False) -> bytes | None:
+        parts = [self._ahead[:length]]
+        self._ahead = self._ahead[length:]
+        have = len(parts[0])
+        while have < length:
+            block = self._receive(length - have)
+            if not block:
+                if may_end and have == 0:
+                    return None
+                raise peer_failed(self._peer)
+            parts.append(block)
+            have += len(block)
+        return b"".join(parts)
+
+    def _receive(self, limit: int = BLOCK) -> bytes:
+        try:
+            return self._connection.recv(min(limit, BLOCK))
+        except ConnectionError:
+            return b""
+
+
+def pass_to_child(connection: socket.socket) -> int:
+    """Return the file descriptor to use as a child's standard output."""
+    fd = connection.fileno()
+    os.set_inheritable(fd, True)
+    return fd
