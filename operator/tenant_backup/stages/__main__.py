@@ -59,7 +59,7 @@ def _run(stage: str) -> tuple[Result, int]:
     except Failure as failure:
         print(f"{stage}: {failure.reason}: {failure.message}", file=sys.stderr)
         return Result.of(failure), failure.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last door: a bug must still answer the kubelet
         traceback.print_exc()
         message = f"{stage} met an unexpected {type(error).__name__}; its log has the details"
         return Result(False, {}, Reason.INTERNAL_ERROR, message, True), ExitCode.BUG
