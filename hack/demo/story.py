@@ -1,0 +1,246 @@
+"""Two tenants of one HR product: backed up, one destroyed, restored, compared by the server's own hashes."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyrage
+
+from hack.lab.kubectl import Kubectl, condition, is_over, is_true
+from hack.lab.servers import S3, Postgres, namespace, postgres, s3, secret
+
+from .leaks import occurrences_in_backups
+from .screen import Screen
+
+API_VERSION = "tenantbackup.dev/v1alpha1"
+SECRET_COLUMNS = {"public.app_user": ["password_hash", "api_token"]}
+
+
+class StoryError(RuntimeError):
+    """A claim of the demo does not hold."""
+
+
+@dataclass(frozen=True)
+class DemoTenant:
+    """A tenant of the demo and the key that only its owner holds."""
+
+    name: str
+    identity: str
+    recipient: str
+
+
+class Story:
+    """The demo's steps in order; `tell` runs them all."""
+
+    def __init__(self, kubectl: Kubectl, screen: Screen, images: str) -> None:
+        self._kubectl = kubectl
+        self._screen = screen
+        self._images = images
+        self._server: Postgres
+        self._s3: S3
+        self._acme = _tenant("acme")
+        self._globex = _tenant("globex")
+
+    def tell(self) -> None:
+        """Run every step; raises StoryError where a claim does not hold."""
+        self._a_fresh_namespace()
+        self._servers_and_data()
+        self._three_kinds_of_objects()
+        self._schedule_starts()
+        before = self._both_are_backed_up()
+        self._no_password_leaves()
+        self._acme_is_damaged_and_swapped_back(before["acme"])
+        self._globex_is_lost_and_restored(before["globex"])
+        self._nobody_restores_into_another_tenant()
+        self._the_schedule_has_fired()
+        self._what_next()
+
+    def _a_fresh_namespace(self) -> None:
+        self._screen.step("A fresh namespace for the demo")
+        name = self._kubectl.namespace
+        self._kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
+        self._kubectl.apply(namespace(name))
+        self._screen.good(f"namespace {name}: only pods of the restricted profile may run in it")
+
+    def _servers_and_data(self) -> None:
+        self._screen.step("A PostgreSQL server, an S3 store and two tenants with an HR product's data")
+        self._s3 = s3(self._kubectl, "s3", f"{self._images}test-versitygw:dev", "backups")
+        self._server = postgres(self._kubectl, "pg", f"{self._images}test-postgres:17")
+        for tenant in (self._acme, self._globex):
+            password = secrets.token_hex(16)
+            self._server.create_tenant(tenant.name, password)
+            self._kubectl.apply(
+                secret(f"{tenant.name}-db", username=tenant.name, password=password),
+                secret(f"{tenant.name}-identity", identity=tenant.identity),
+            )
+            tables = self._server.fingerprint(tenant.name)
+            rows = sum(int(value.split()[0]) for value in tables.values())
+            self._screen.good(f"{tenant.name}: {len(tables)} tables, {rows:,} rows")
+
+    def _three_kinds_of_objects(self) -> None:
+        self._screen.step("Tell the operator: two Tenants and a BackupStore")
+        self._kubectl.apply(*self._s3.store("prod", "backups", "demo"), *map(self._tenant_object, (self._acme, self._globex)))
+        for kind, name in (("bst", "prod"), ("tnt", "acme"), ("tnt", "globex")):
+            self._kubectl.wait(kind, name, is_true("Ready"), 60)
+        self._screen.command(self._kubectl, "get", "tnt,bst")
+
+    def _schedule_starts(self) -> None:
+        """Early, so that its minute passes while other things happen."""
+        template = {"storeRef": {"name": "prod"}}
+        spec = {"schedule": "* * * * *", "timeZone": "Europe/Rome", "tenants": ["globex"], "template": template}
+        self._kubectl.apply(_object("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 2}}))
+
+    def _both_are_backed_up(self) -> dict[str, dict[str, str]]:
+        self._screen.step("Back both up, side by side")
+        names = [f"{tenant.name}-before-upgrade" for tenant in (self._acme, self._globex)]
+        before = {
+            "acme": self._server.fingerprint("acme"),
+            "globex": self._server.fingerprint("globex", without=SECRET_COLUMNS),
+        }
+        for name in names:
+            spec = {"tenantRef": {"name": name.split("-")[0]}, "storeRef": {"name": "prod"}}
+            self._kubectl.apply(_object("TenantBackup", name, spec))
+        self._follow("tb", names)
+        self._screen.command(self._kubectl, "get", "tb", *names)
+        return before
+
+    def _no_password_leaves(self) -> None:
+        self._screen.step("Columns with passwords never left the server")
+        listing = self._s3.shell("cd /data/backups && find . -type f | sort")
+        self._screen.line(f"  the store holds {len(listing.splitlines())} objects; decrypted with the owner's key they contain")
+        hashes = self._server.sql("SELECT password_hash FROM app_user ORDER BY id LIMIT 100", "acme").splitlines()
+        names = self._server.sql("SELECT email FROM employee ORDER BY id LIMIT 100", "acme").splitlines()
+        found = occurrences_in_backups(self._s3, "backups", "demo/acme", self._acme.identity, {"hash": hashes, "mail": names})
+        self._check(found["mail"] == len(names), f"{found['mail']} of {len(names)} e-mail addresses looked for")
+        self._check(found["hash"] == 0, f"{found['hash']} of {len(hashes)} password hashes looked for")
+
+    def _acme_is_damaged_and_swapped_back(self, before: dict[str, str]) -> None:
+        self._screen.step("Somebody ruins acme's database; a restore swaps the good one in, with an undo window")
+        self._server.sql("DROP TABLE finance.invoice; UPDATE employee SET salary = 0; TRUNCATE attendance", "acme")
+        self._check(self._server.fingerprint("acme") != before, "the database is damaged: its hashes differ")
+        passwords = self._server.sql("SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme")
+        self._restore("acme-undo-disaster", "acme-before-upgrade", "acme")
+        self._check(self._server.fingerprint("acme") == before, "every table has the same rows and hash as before")
+        after = self._server.sql("SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme")
+        self._check(passwords == after, "users keep their present passwords (KeepLive): they can log in")
+
+    def _globex_is_lost_and_restored(self, before: dict[str, str]) -> None:
+        self._screen.step("Globex's database is gone altogether")
+        self._server.sql("DROP DATABASE globex WITH (FORCE)")
+        self._restore("globex-from-ashes", "globex-before-upgrade", "globex")
+        after = self._server.fingerprint("globex", without=SECRET_COLUMNS)
+        self._check(after == before, "every table has the same rows and hash as before, but for the excluded columns")
+        locked = self._server.sql("SELECT count(*) FROM app_user WHERE password_hash <> '!'", "globex")
+        self._check(locked == "0", "password hashes have the value asked for, '!': nobody can log in with a stale one")
+
+    def _nobody_restores_into_another_tenant(self) -> None:
+        self._screen.step("A backup of acme into globex? No")
+        spec = {
+            "source": {"backupRef": {"name": "acme-before-upgrade"}},
+            "target": {"tenantRef": {"name": "globex"}, "database": "stolen"},
+            "strategy": "NewDatabase",
+        }
+        self._kubectl.apply(_object("TenantRestore", "acme-into-globex", spec))
+        refused = self._kubectl.wait("tr", "acme-into-globex", is_over, 30)
+        said = condition(refused, "Failed")
+        self._check(said.get("reason") == "CrossTenantAccess", f"{said.get('reason')}: {said.get('message')}")
+        exists = self._server.sql("SELECT count(*) FROM pg_database WHERE datname = 'stolen'")
+        self._check(exists == "0", "no database was made")
+
+    def _the_schedule_has_fired(self) -> None:
+        self._screen.step("A schedule, once a minute")
+        done = self._kubectl.wait("bsch", "every-minute", lambda found: bool(found.get("status", {}).get("lastRun")), 75)
+        self._check(bool(done["status"].get("nextRuns")), f"last run {done['status']['lastRun']}")
+        self._kubectl("patch", "bsch", "every-minute", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+        self._screen.command(self._kubectl, "get", "bsch")
+        self._screen.command(self._kubectl, "get", "tb,tr")
+
+    def _what_next(self) -> None:
+        self._screen.step("What to try next")
+        name = self._kubectl.namespace
+        prefix = f"kubectl --context {self._kubectl.context}" if self._kubectl.context else "kubectl"
+        for command in (
+            *([] if self._kubectl.context else ["export KUBECONFIG=$PWD/.local/kubeconfig PATH=$PWD/.local/bin:$PATH"]),
+            f"{prefix} -n {name} get tb,tr,tnt,bst,bsch",
+            f"{prefix} -n {name} describe tb acme-before-upgrade",
+            f"{prefix} -n {name} patch tr acme-undo-disaster --type=merge -p '{{\"spec\":{{\"undo\":true}}}}'   # switch back",
+            f"{prefix} -n {name} patch bsch every-minute --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'",
+            f"{prefix} explain tenantbackup.spec",
+        ):
+            self._screen.line(f"  {command}")
+
+    def _restore(self, name: str, backup: str, database: str) -> None:
+        spec = {"source": {"backupRef": {"name": backup}}, "target": {"tenantRef": {"name": database}}, "strategy": "Replace"}
+        self._kubectl.apply(_object("TenantRestore", name, spec))
+        waiting = self._kubectl.wait("tr", name, lambda found: "ApprovalPending" in str(found.get("status")), 30)
+        message = next(item["message"] for item in waiting["status"]["conditions"] if item.get("reason") == "ApprovalPending")
+        self._screen.line(f"  it waits: {message}")
+        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+        confirm = f'{{"database":"{database}","expires":"{expires:%Y-%m-%dT%H:%M:%SZ}"}}'
+        self._screen.command(
+            self._kubectl, "patch", "tr", name, "--type=merge", "-p", f'{{"spec":{{"approval":{{"confirm":{confirm}}}}}}}'
+        )
+        self._follow("tr", [name])
+
+    def _follow(self, kind: str, names: list[str], seconds: float = 90) -> None:
+        """Print each change of state and progress until all have ended; raises StoryError unless all are good."""
+        give_up = time.monotonic() + seconds
+        last: dict[str, str] = {}
+        while time.monotonic() < give_up:
+            found = {name: self._kubectl.get(kind, name) or {} for name in names}
+            for name, item in found.items():
+                text = _state_line(item)
+                if text and last.get(name) != text:
+                    last[name] = text
+                    self._screen.line(f"    {name:24} {text}")
+            if all(is_over(item) for item in found.values()):
+                break
+            time.sleep(0.3)
+        for name, item in found.items():
+            if item.get("status", {}).get("state") != "Succeeded":
+                why = condition(item, "Failed") or condition(item, "Stalled") or condition(item, "Reconciling")
+                raise StoryError(f"{name} is {item.get('status', {}).get('state')}: {why.get('reason')}: {why.get('message')}")
+
+    def _check(self, holds: bool, claim: str) -> None:
+        if not holds:
+            raise StoryError(f"this does not hold: {claim}")
+        self._screen.good(claim)
+
+    def _tenant_object(self, tenant: DemoTenant) -> dict[str, Any]:
+        database = {
+            "engine": "PostgreSQL",
+            "host": self._server.host,
+            "name": tenant.name,
+            "credentialsSecretRef": {"name": f"{tenant.name}-db"},
+            "adminCredentialsSecretRef": {"name": "pg-admin"},
+        }
+        columns = [
+            {"table": "public.app_user", "column": "password_hash", "onRestore": "KeepLive", "else": "!"},
+            {"table": "public.app_user", "column": "api_token", "onRestore": "KeepLive"},
+        ]
+        encryption = {"recipients": [tenant.recipient], "identitySecretRef": {"name": f"{tenant.name}-identity"}}
+        spec = {"database": database, "exclusions": {"columns": columns}, "encryption": encryption}
+        return _object("Tenant", tenant.name, spec)
+
+
+def _tenant(name: str) -> DemoTenant:
+    identity = pyrage.x25519.Identity.generate()
+    return DemoTenant(name, str(identity), str(identity.to_public()))
+
+
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _state_line(item: dict[str, Any]) -> str:
+    status = item.get("status", {})
+    progress = status.get("progress", {})
+    parts = [status.get("state", ""), progress.get("phase", "") if status.get("state") == "Running" else ""]
+    parts += [f"{progress['percent']} %"] if status.get("state") == "Running" and "percent" in progress else []
+    parts += [status["size"]] if status.get("size") and status.get("state") == "Succeeded" else []
+    return " ".join(part for part in parts if part)
+

@@ -1,0 +1,218 @@
+"""Real servers as pods: PostgreSQL and an S3 store, small enough for a laptop."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .kubectl import Kubectl
+
+HR_SQL = Path(__file__).with_name("hr.sql")
+_RESTRICTED_POD = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """A namespace in which only restricted pods run."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def secret(name: str, **values: str) -> dict[str, Any]:
+    """A Secret from plain text values."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL server in a pod; statements run with psql inside it."""
+
+    kubectl: Kubectl
+    name: str
+    password: str
+
+    @property
+    def host(self) -> str:
+        """The address other pods use."""
+        return f"{self.name}.{self.kubectl.namespace}.svc"
+
+    def sql(self, statements: str, database: str = "postgres", **variables: str) -> str:
+        """Run statements as the administrator; return unaligned rows without headings."""
+        options = [f"--set={key}={value}" for key, value in variables.items()]
+        command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]
+        inside = [f"deploy/{self.name}", "--", *command, *options, "-f", "-"]
+        return self.kubectl("exec", "-i", *inside, stdin=statements).strip()
+
+    def create_tenant(self, database: str, password: str, scale: int = 1) -> None:
+        """Create a role and a database of the same name, filled with an HR product's tables."""
+        self.create_database(database, password)
+        self.sql(f'SET ROLE "{database}";\n{HR_SQL.read_text()}', database, tenant=database, scale=str(scale))
+        self.sql("ANALYZE", database)
+
+    def create_database(self, database: str, password: str) -> None:
+        """Create a role and an empty database of the same name."""
+        self.sql(f"CREATE ROLE \"{database}\" LOGIN PASSWORD '{password}'")
+        self.sql(f'CREATE DATABASE "{database}" OWNER "{database}"')
+        self.sql(f'REVOKE CONNECT ON DATABASE "{database}" FROM PUBLIC')
+
+    def fingerprint(self, database: str, *, without: dict[str, list[str]] | None = None) -> dict[str, str]:
+        """Return {table: "rows hash"}: counted and hashed by the server, whatever the order of rows.
+
+        `without` names columns left out of the hash, by table.
+        """
+        tables = self.sql(_TABLES, database).splitlines()
+        parts = [_table_hash(table, (without or {}).get(table, [])) for table in tables]
+        rows = self.sql("\nUNION ALL ".join(parts) + " ORDER BY 1", database).splitlines()
+        return dict(row.split("|", 1) for row in rows)
+
+
+_TABLES = """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_' ORDER BY 1"""
+
+
+def _table_hash(table: str, without: list[str]) -> str:
+    removed = "".join(f" - '{column}'" for column in without)
+    row = f"(to_jsonb(t){removed})::text" if without else "t::text"
+    total = f"coalesce(sum(hashtextextended({row}, 0)::numeric), 0)"
+    return f"SELECT '{table}', count(*) || ' ' || {total} FROM {table} t"
+
+
+def postgres(kubectl: Kubectl, name: str, image: str, *arguments: str) -> Postgres:
+    """Start a PostgreSQL server and wait until it answers; its data goes with the pod."""
+    server = Postgres(kubectl, name, _password_of(kubectl, name))
+    kubectl.apply(
+        secret(f"{name}-admin", username="postgres", password=server.password),
+        _service(name, 5432),
+        _deployment(
+            name,
+            image,
+            5432,
+            list(arguments),
+            env=[_from_secret("POSTGRES_PASSWORD", f"{name}-admin", "password")],
+            mount="/var/lib/postgresql/data",
+            ready={"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1"]}},
+        ),
+    )
+    kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
+    return server
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server (versitygw) in a pod; buckets are folders below /data."""
+
+    kubectl: Kubectl
+    name: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def endpoint(self) -> str:
+        """The address other pods use."""
+        return f"http://{self.name}.{self.kubectl.namespace}.svc:7070"
+
+    def store(self, name: str, bucket: str, prefix: str = "") -> list[dict[str, Any]]:
+        """The Secret and the BackupStore that point here."""
+        s3 = {"bucket": bucket, "endpoint": self.endpoint, "region": "us-east-1"}
+        s3 |= {"prefix": prefix} if prefix else {}
+        spec = {"s3": {**s3, "credentialsSecretRef": {"name": f"{name}-s3"}}}
+        return [
+            secret(f"{name}-s3", accessKeyId=self.access_key, secretAccessKey=self.secret_key),
+            {"apiVersion": "tenantbackup.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": name}, "spec": spec},
+        ]
+
+    def shell(self, script: str) -> str:
+        """Run a shell script beside the data: list, damage, delete objects behind everybody's back."""
+        return self.kubectl("exec", f"deploy/{self.name}", "--", "sh", "-c", script)
+
+
+def s3(kubectl: Kubectl, name: str, image: str, *buckets: str) -> S3:
+    """Start an S3 server with these buckets and wait until it answers."""
+    server = S3(kubectl, name, "lab", _password_of(kubectl, name, key="secretAccessKey"))
+    folders = " ".join(f"/data/{bucket}" for bucket in buckets)
+    deployment = _deployment(
+        name,
+        image,
+        7070,
+        [],
+        env=[
+            _from_secret("ROOT_ACCESS_KEY", f"{name}-admin", "accessKeyId"),
+            _from_secret("ROOT_SECRET_KEY", f"{name}-admin", "secretAccessKey"),
+        ],
+        mount="/data",
+        ready={"tcpSocket": {"port": 7070}},
+        prepare=f"mkdir -p {folders}",
+    )
+    kubectl.apply(
+        secret(f"{name}-admin", accessKeyId=server.access_key, secretAccessKey=server.secret_key),
+        _service(name, 7070),
+        deployment,
+    )
+    kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
+    return server
+
+
+def _password_of(kubectl: Kubectl, name: str, key: str = "password") -> str:
+    """The password a running server already has, or a new one."""
+    text = kubectl("get", "secret", f"{name}-admin", "--ignore-not-found", "-o", f"go-template={{{{.data.{key}|base64decode}}}}")
+    return text.strip() or secrets.token_hex(16)
+
+
+def _from_secret(variable: str, name: str, key: str) -> dict[str, Any]:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+
+def _service(name: str, port: int) -> dict[str, Any]:
+    spec = {"selector": {"app": name}, "ports": [{"port": port, "targetPort": port}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def _deployment(
+    name: str,
+    image: str,
+    port: int,
+    arguments: list[str],
+    *,
+    env: list[dict[str, Any]],
+    mount: str,
+    ready: dict[str, Any],
+    prepare: str | None = None,
+) -> dict[str, Any]:
+    container = {
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": _RESTRICTED,
+        "volumeMounts": [{"name": "data", "mountPath": mount}, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+    main = {
+        **container,
+        "name": name,
+        "args": arguments,
+        "env": env,
+        "ports": [{"containerPort": port}],
+        "readinessProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
+    }
+    first = [{**container, "name": "prepare", "command": ["sh", "-c", prepare]}] if prepare else []
+    pod = {
+        "securityContext": _RESTRICTED_POD,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "initContainers": first,
+        "containers": [main],
+        "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+    }
+    spec = {
+        "replicas": 1,
+        "strategy": {"type": "Recreate"},
+        "selector": {"matchLabels": {"app": name}},
+        "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}

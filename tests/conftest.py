@@ -1,0 +1,30 @@
+"""Fixtures every test may use: the local cluster, and a namespace of one's own in it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from hack.lab.kubectl import LOCAL_KUBECONFIG, Kubectl
+from hack.lab.servers import namespace as namespace_object
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Kubectl:
+    """kubectl on the running local cluster, in namespace default."""
+    if not LOCAL_KUBECONFIG.exists():
+        pytest.fail("the local cluster is not up: run `make cluster-up images` first")
+    tool = Kubectl()
+    tool("get", "--raw", "/readyz")
+    return tool
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """kubectl in a new restricted namespace that goes away after the test."""
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    kubectl.apply(namespace_object(name))
+    yield kubectl.within(name)
+    kubectl("delete", "namespace", name, "--wait=false")
