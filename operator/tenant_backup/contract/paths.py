@@ -1,14 +1,21 @@
-"""Where things are inside a Job's pod: the same in every container that mounts them."""
+"""Where things are inside a Job's pod: the same in every container that mounts them.
+
+`TENANT_BACKUP_ROOT` moves all of it below another folder, so that the same stages run as plain
+processes without containers: in tests, in the bench, and by hand.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-RUN = Path("/run/tenant-backup")  # emptyDir in memory, all containers: sockets and small JSON
-SPOOL = Path("/spool")  # emptyDir, archive+upload or download+open: a few packs, bounded
-SCRATCH = Path("/scratch")  # emptyDir in memory, one per container: passfile, pg_dump output
-SECRETS = Path("/secrets")  # one read-only mount per Secret, optional: the stage says KeyMissing
-VOLUME = Path("/store")  # the volume of a volume store
+ROOT = Path(os.environ.get("TENANT_BACKUP_ROOT", "/"))
+
+RUN = ROOT / "run/tenant-backup"  # emptyDir in memory, all containers: sockets and small JSON
+SPOOL = ROOT / "spool"  # emptyDir, archive+upload or download+open: a few packs, bounded
+SCRATCH = ROOT / "scratch"  # emptyDir in memory, one per container: passfile, pg_dump output
+SECRETS = ROOT / "secrets"  # one read-only mount per Secret, optional: the stage says KeyMissing
+VOLUME = ROOT / "store"  # the volume of a volume store
 
 DATABASE = "database"  # username, password
 DATABASE_CA = "database-ca"  # ca.crt
@@ -24,5 +31,5 @@ DOWNLOAD_SOCKET = "download.sock"  # open -> download
 OPEN_SOCKET = "open.sock"  # load -> open
 PREPARED = "prepared.json"  # prepare -> archive, upload
 
-TERMINATION_MESSAGE = Path("/dev/termination-log")
+TERMINATION_MESSAGE = ROOT / "dev/termination-log"
 TERMINATION_MESSAGE_LIMIT = 2048  # bytes; the kubelet shares 12 KiB among all containers of a pod

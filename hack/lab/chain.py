@@ -1,0 +1,125 @@
+"""The stages of one Job as plain processes on this machine, joined by the same sockets as in a pod."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract.results import Result, decode
+
+BACKUP = ("dump", "archive", "upload")
+RESTORE = ("download", "open", "load")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one stage's process ended."""
+
+    stage: str
+    code: int
+    result: Result | None
+    peak_rss: int  # bytes, of the process itself
+    stderr: str
+
+
+@dataclass
+class Chain:
+    """A folder that stands for a tenant's Secrets and store; every run gets a pod's folders of its own."""
+
+    folder: Path
+    index_key: bytes = field(default_factory=lambda: os.urandom(32))
+    signing_seed: bytes = field(default_factory=lambda: os.urandom(32))
+
+    @property
+    def signing_key(self) -> str:
+        """The public half of the signing key, hex."""
+        return Ed25519PrivateKey.from_private_bytes(self.signing_seed).public_key().public_bytes_raw().hex()
+
+    def write_secret(self, name: str, values: Mapping[str, str | bytes]) -> None:
+        """Write one Secret as the kubelet would mount it."""
+        where = self.folder / "secrets" / name
+        where.mkdir(parents=True, exist_ok=True)
+        for key, value in values.items():
+            (where / key).write_bytes(value.encode() if isinstance(value, str) else value)
+
+    def write_keys(self) -> None:
+        """Write the per-tenant keys that the operator would have made."""
+        self.write_secret("keys", {"indexKey": self.index_key, "signingKey": self.signing_seed})
+
+    def run(self, job: jobs.Job, *, seconds: float = 300) -> dict[str, Ended]:
+        """Run all stages of a job; return how each ended. `prepare` goes first, as in the pod."""
+        root = self._pod()
+        if isinstance(job, jobs.Backup):
+            prepared = self._finish([self._start("prepare", job, root)], seconds)
+            if prepared["prepare"].code:
+                return prepared
+            return prepared | self._finish([self._start(stage, job, root) for stage in BACKUP], seconds)
+        if isinstance(job, jobs.Restore):
+            return self._finish([self._start(stage, job, root) for stage in RESTORE], seconds)
+        return self._finish([self._start(type(job).__name__.lower(), job, root)], seconds)
+
+    def _pod(self) -> Path:
+        root = self.folder / "pods" / str(time.monotonic_ns())
+        for name in ("run/tenant-backup", "spool", "scratch", "dev"):
+            (root / name).mkdir(parents=True)
+        store = self.folder / "store"
+        store.mkdir(exist_ok=True)
+        (root / "store").symlink_to(store)
+        (root / "secrets").symlink_to(self.folder / "secrets")
+        return root
+
+    def _start(self, stage: str, job: jobs.Job, root: Path) -> _Running:
+        own = root / stage
+        (own / "dev").mkdir(parents=True)
+        (own / "scratch").mkdir()
+        for name in ("run", "spool", "store", "secrets"):
+            (own / name).symlink_to(root / name)
+        message = own / "dev" / "termination-log"
+        message.touch()
+        environment = {**os.environ, jobs.ENVIRONMENT_VARIABLE: jobs.to_json(job), "TENANT_BACKUP_ROOT": str(own)}
+        errors = (own / "stderr").open("w+b")
+        output = (own / "stdout").open("w+b")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tenant_backup.stages", stage], env=environment, stdout=output, stderr=errors
+        )
+        return _Running(stage, process, message, own / "stderr")
+
+    def _finish(self, running: list[_Running], seconds: float) -> dict[str, Ended]:
+        give_up = time.monotonic() + seconds
+        try:
+            return {item.stage: item.wait(give_up) for item in running}
+        finally:
+            for item in running:
+                item.process.kill()
+
+
+@dataclass(frozen=True)
+class _Running:
+    stage: str
+    process: subprocess.Popen[bytes]
+    message: Path
+    errors: Path
+
+    def wait(self, give_up: float) -> Ended:
+        while True:
+            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                return self._ended(status, usage)
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"stage {self.stage} did not end; it said: {self.errors.read_text()[-2000:]}")
+            time.sleep(0.005)
+
+    def _ended(self, status: int, usage: resource.struct_rusage) -> Ended:
+        code = os.waitstatus_to_exitcode(status)
+        self.process.returncode = code  # reaped by wait4, so Popen must not look again
+        result = decode(self.message.read_text())
+        return Ended(self.stage, code, result, usage.ru_maxrss * 1024, self.errors.read_text(errors="replace"))
