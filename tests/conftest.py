@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hack.lab.kubectl import LOCAL_KUBECONFIG, Kubectl
+from hack.lab.kubectl import LOCAL_KUBECONFIG, ROOT, Kubectl
 from hack.lab.servers import namespace as namespace_object
 
 
@@ -28,3 +28,10 @@ def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
     kubectl.apply(namespace_object(name))
     yield kubectl.within(name)
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def installed_types(kubectl: Kubectl) -> None:
+    """Our CustomResourceDefinitions, as `kubectl apply -f crds/` installs them."""
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    kubectl("wait", "crd", "--for=condition=Established", "-l", "app.kubernetes.io/part-of=tenant-backup", "--timeout=30s")
