@@ -1,0 +1,17 @@
+"""Names that are the same everywhere: the group and version, labels, annotations and finalizers."""
+
+from __future__ import annotations
+
+GROUP = "tenantbackup.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "tenantbackup"  # `kubectl get tenantbackup` lists all kinds
+
+FINALIZER = f"{GROUP}/data"  # held while data outside the cluster must go first
+
+LABEL_TENANT = f"{GROUP}/tenant"
+LABEL_SCHEDULE = f"{GROUP}/schedule"
+LABEL_SLOT = f"{GROUP}/slot"
+
+ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
+ANNOTATION_ADOPT = f"{GROUP}/adopt"  # on a BackupStore: the cluster id that may write its prefix

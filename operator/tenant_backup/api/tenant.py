@@ -1,0 +1,232 @@
+"""Tenant: what a tenant is and where its data lives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct, keyed_by
+from .values import (
+    LONG_NAME_LIMIT,
+    Bytes,
+    Count,
+    DatabaseName,
+    ModuleName,
+    Name,
+    Reference,
+    TableName,
+)
+
+_SLUG = "^[a-z0-9-]{1,40}$"
+
+Recipient = Annotated[str, Field(max_length=62, pattern="^age1[02-9ac-hj-np-z]{58}$")]
+
+
+class Tls(Struct):
+    """How the connection to the database server is protected."""
+
+    RULES: ClassVar = (
+        Rule(
+            "self.mode != 'VerifyFull' || has(self.caSecretRef)",
+            "mode VerifyFull needs caSecretRef: the Secret with the server's CA certificate as ca.crt",
+        ),
+        Rule(
+            "self.mode == 'VerifyFull' || !has(self.caSecretRef)",
+            "caSecretRef is used by mode VerifyFull only; set mode: VerifyFull or leave it out",
+        ),
+    )
+
+    mode: Literal["Disable", "Require", "VerifyFull"]
+    """Disable: no TLS. Require: TLS, certificate not checked. VerifyFull: certificate and host name checked.
+    """
+    ca_secret_ref: Reference | None = None
+    """Secret with key `ca.crt`: the certificate authority that signed the server's certificate."""
+
+
+class Database(Struct):
+    """The tenant's database on a server it may share with others."""
+
+    engine: Literal["PostgreSQL"]
+    """The kind of database server."""
+    host: str = Field(min_length=1, max_length=253, pattern="^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")
+    """Host name or address of the server; one, not a list."""
+    port: int = Field(default=5432, ge=1, le=65535)
+    """TCP port of the server."""
+    name: DatabaseName
+    """Name of the database on the server."""
+    credentials_secret_ref: Reference
+    """Secret with keys `username` and `password`: a login that may read everything it backs up."""
+    admin_credentials_secret_ref: Reference | None = None
+    """Secret with keys `username` and `password`: used by restores only, and only to create, rename and drop
+    databases and a temporary login.
+    """
+    tls: Tls | None = None
+    """How the connection is protected; without it TLS is used when the server offers it."""
+    connections: int = Field(default=4, ge=1, le=32)
+    """At most this many connections at once."""
+
+
+class Module(Struct):
+    """A named group of tables that can be backed up on its own."""
+
+    name: ModuleName
+    """Name of the module, unique in the tenant."""
+    tables: tuple[TableName, ...] = Field(min_length=1, max_length=500, json_schema_extra=UNIQUE)
+    """Tables as schema.table; patterns such as `public.hr_*` are allowed."""
+
+
+class ExcludedColumn(Struct):
+    """A column whose values never leave the database server."""
+
+    RULES: ClassVar = (
+        Rule(
+            "(self.onRestore == 'Value') == has(self.value)",
+            "onRestore: Value needs value, and value is for onRestore: Value only",
+        ),
+        Rule(
+            "!has(self.__else__) || self.onRestore == 'KeepLive'",
+            "else is for onRestore: KeepLive only: what rows without a match in the live database get",
+        ),
+    )
+
+    table: TableName
+    """The table as schema.table."""
+    column: DatabaseName
+    """The column."""
+    on_restore: Literal["KeepLive", "Null", "Default", "Value"] = "KeepLive"
+    """What a restore puts in its place. KeepLive: copied by primary key from the live database; Null;
+    Default: the column's default; Value: the text in `value`.
+    """
+    value: str | None = Field(default=None, max_length=1024)
+    """With onRestore: Value, the text every row gets."""
+    else_: str | None = Field(default=None, alias="else", max_length=1024)
+    """With onRestore: KeepLive, the text for rows without a match in the live database; without it they get
+    NULL.
+    """
+
+    @property
+    def replacement(self) -> str | None:
+        """The text a restore writes: for every row, or with KeepLive for rows without a match."""
+        return self.else_ if self.on_restore == "KeepLive" else self.value
+
+
+class Exclusions(Struct):
+    """What is left out of every backup of this tenant."""
+
+    tables: tuple[TableName, ...] = Field(default=(), max_length=500, json_schema_extra=UNIQUE)
+    """Tables whose structure is kept and whose rows are left out."""
+    columns: tuple[ExcludedColumn, ...] = Field(
+        default=(),
+        max_length=200,
+        json_schema_extra=keyed_by("table", "column"),
+    )
+    """Columns whose values never leave the server, such as password hashes."""
+
+
+class Encryption(Struct):
+    """Who can read the tenant's backups."""
+
+    recipients: tuple[Recipient, ...] = Field(default=(), max_length=20, json_schema_extra=UNIQUE)
+    """Public age keys (age1…); whoever has one of the identities that belong to them can restore."""
+    identity_secret_ref: Reference | None = None
+    """Secret with key `identity` (AGE-SECRET-KEY-1…); only restores mount it."""
+
+
+class TenantSpec(Struct):
+    """What the tenant is."""
+
+    slug: str | None = Field(default=None, max_length=40, pattern=_SLUG)
+    """Names the tenant in every store; immutable. Default: metadata.name."""
+    database: Database
+    """Where the rows live."""
+    modules: tuple[Module, ...] = Field(
+        default=(),
+        max_length=100,
+        json_schema_extra=keyed_by("name"),
+    )
+    """Named groups of tables, for backups of a part."""
+    exclusions: Exclusions = Exclusions()
+    """What is left out of every backup."""
+    encryption: Encryption = Encryption()
+    """Who can read the backups. Without recipients the Tenant is Stalled and says how to make a key."""
+
+
+class DatabaseFacts(Struct):
+    """What the last look at the database found."""
+
+    version: str | None = Field(default=None, max_length=64)
+    """Version of the server."""
+    size_bytes: Bytes | None = None
+    """Size of the database on the server, in bytes."""
+    tables: Count | None = None
+    """Number of tables."""
+
+
+class LastRun(Struct):
+    """The newest that succeeded."""
+
+    name: Name
+    """Name of the object."""
+    completed_at: datetime
+    """When it was complete."""
+
+
+class TenantStatus(Status):
+    """What the operator knows about the tenant."""
+
+    database: DatabaseFacts | None = None
+    """What the last look at the database found."""
+    last_backup: LastRun | None = None
+    """The newest TenantBackup that succeeded."""
+    last_restore: LastRun | None = None
+    """The newest TenantRestore that succeeded."""
+    backups: Count | None = None
+    """Number of TenantBackups that succeeded and are still there."""
+    signing_key: str | None = Field(default=None, max_length=64)
+    """Public Ed25519 key (hex) that manifests of this tenant are signed with."""
+    key_secret: Name | None = None
+    """Secret the operator made for the tenant: keys `indexKey` and `signingKey`. Keep it."""
+    keys_ready: bool | None = None
+    """Whether the key Secret exists."""
+
+
+class Tenant(Resource):
+    """A tenant: its database, its modules, what is left out and who can read its backups."""
+
+    NAMES: ClassVar = Names("Tenant", "tenants", "tnt")
+    COLUMNS: ClassVar = (
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        Column("Database", ".spec.database.name"),
+        Column("Backups", ".status.backups", "integer"),
+        Column("Last-Backup", ".status.lastBackup.completedAt", "date"),
+        AGE,
+        Column("Host", ".spec.database.host", wide=True),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+    )
+    RULES: ClassVar = (
+        Rule(
+            f"size(self.metadata.name) <= {LONG_NAME_LIMIT}",
+            f"the name of a Tenant has at most {LONG_NAME_LIMIT} characters",
+        ),
+        Rule(
+            f"has(self.spec.slug) || self.metadata.name.matches('{_SLUG}')",
+            "spec.slug is needed because the name is longer than 40 characters or has a dot",
+        ),
+        Rule(
+            "(has(self.spec.slug) ? self.spec.slug : self.metadata.name)"
+            " == (has(oldSelf.spec.slug) ? oldSelf.spec.slug : oldSelf.metadata.name)",
+            "slug is immutable: it names the tenant in every store",
+        ),
+    )
+
+    spec: TenantSpec
+    """What the tenant is."""
+    status: TenantStatus = TenantStatus()
+    """What the operator knows about it."""
+
+    @property
+    def slug(self) -> str:
+        """The tenant's name in every store."""
+        return self.spec.slug or self.metadata.name

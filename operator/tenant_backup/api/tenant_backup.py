@@ -1,0 +1,128 @@
+"""TenantBackup: one backup, once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
+from .values import Bytes, Count, Deadline, ModuleName, Progress, Reference, TenantReference
+
+Verification = Literal["None", "Checksum"]
+
+
+class Compression(Struct):
+    """How hard zstd tries."""
+
+    level: int = Field(default=3, ge=1, le=19)
+    """1: fastest; 19: smallest."""
+
+
+class TenantBackupSpec(Struct):
+    """What to back up, and where to; immutable."""
+
+    RULES: ClassVar = (
+        Rule("self == oldSelf", "a TenantBackup is immutable: create a new one with another name"),
+    )
+
+    tenant_ref: TenantReference
+    """Whose data."""
+    store_ref: Reference
+    """The BackupStore it goes to."""
+    modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
+    """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
+    compression: Compression = Compression()
+    """How hard zstd tries."""
+    verification: Verification = "Checksum"
+    """Checksum: read everything this run wrote again before it counts as a success."""
+    deletion_policy: Literal["Delete", "Retain"] = "Delete"
+    """What happens to the data in the store when this object is deleted."""
+    deadline: Deadline = "6h"
+    """From start to end, such as 90m or 6h; then the backup has failed."""
+
+
+class BackupBytes(Struct):
+    """Exact sizes in bytes."""
+
+    logical: Bytes | None = None
+    """Read from the database."""
+    stored: Bytes | None = None
+    """Of all packs this backup needs."""
+    added: Bytes | None = None
+    """Written to the store by this run."""
+
+
+class Contents(Struct):
+    """What is in the backup."""
+
+    tables: Count | None = None
+    """Number of tables."""
+    rows: Count | None = None
+    """Number of rows."""
+    modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
+    """The modules it was limited to. Empty: everything is in it."""
+
+
+class TenantBackupStatus(Status):
+    """How the backup went."""
+
+    state: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None
+    """Derived from the conditions."""
+    health: Literal["Unknown", "Healthy", "Degraded", "Corrupt"] | None = None
+    """Unknown: not verified. Healthy. Degraded: restorable, with warnings. Corrupt."""
+    backup_id: str | None = Field(default=None, max_length=80)
+    """Names the backup in the store: slug and creation time in UTC."""
+    location: str | None = Field(default=None, max_length=1024)
+    """Where the manifest is: what a restore without a cluster needs."""
+    checksum: str | None = Field(default=None, max_length=80)
+    """sha256:… of the manifest, which names the checksum of everything else."""
+    encryption: str | None = Field(default=None, max_length=16)
+    """How the data is encrypted."""
+    size: str | None = Field(default=None, max_length=16)
+    """Stored size for people; exact figures are in `bytes`."""
+    bytes: BackupBytes | None = None
+    """Exact sizes."""
+    contents: Contents | None = None
+    """What is in it."""
+    consistency: Literal["Snapshot", "PerTable"] | None = None
+    """Snapshot: all tables as of one moment."""
+    progress: Progress | None = None
+    """How far the running Job is."""
+    started_at: datetime | None = None
+    """When the first attempt started."""
+    completed_at: datetime | None = None
+    """When it ended, well or not."""
+    duration: str | None = Field(default=None, max_length=16)
+    """From start to end, for people."""
+    attempts: int | None = None
+    """How many pods have tried."""
+    requested_by: str | None = Field(default=None, max_length=256)
+    """The user who asked, vouched for by the admission policy; empty when nobody vouches."""
+    job_ref: Reference | None = None
+    """The Job that does it."""
+
+
+class TenantBackup(Resource):
+    """One backup of one tenant. It succeeds only after everything is in the store and was read back."""
+
+    NAMES: ClassVar = Names("TenantBackup", "tenantbackups", "tb")
+    COLUMNS: ClassVar = (
+        Column("Tenant", ".spec.tenantRef.name"),
+        Column("State", ".status.state"),
+        Column("Health", ".status.health"),
+        Column("Size", ".status.size"),
+        Column("Duration", ".status.duration"),
+        AGE,
+        Column("Store", ".spec.storeRef.name", wide=True),
+        Column("Checksum", ".status.checksum", wide=True),
+        Column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
+        Column("Requested-By", ".status.requestedBy", wide=True),
+    )
+    SELECTABLE: ClassVar = (".spec.tenantRef.name", ".status.state")
+
+    spec: TenantBackupSpec
+    """What to back up, and where to."""
+    status: TenantBackupStatus = TenantBackupStatus()
+    """How it went."""

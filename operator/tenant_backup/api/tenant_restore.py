@@ -1,0 +1,223 @@
+"""TenantRestore: one restore, once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .resource import AGE, Column, Names, Resource, Rule, Status, Struct, unchanged_optional
+from .values import (
+    Bytes,
+    Count,
+    DatabaseName,
+    Deadline,
+    KeepPrevious,
+    Name,
+    Progress,
+    Reference,
+    TenantReference,
+)
+
+_FIXED = ("source", "target", "strategy", "keepPrevious", "deadline")  # required, or with a default
+_FIXED_OPTIONAL = ("identitySecretRef",)
+
+SkippedObject = Annotated[str, Field(max_length=256)]
+
+
+class Source(Struct):
+    """What is restored."""
+
+    backup_ref: Reference
+    """The TenantBackup to restore."""
+
+
+class Target(Struct):
+    """Where it is restored to."""
+
+    tenant_ref: TenantReference
+    """The Tenant whose server and credentials are used; it must be the tenant of the backup."""
+    database: DatabaseName | None = None
+    """With strategy NewDatabase, the database to create."""
+
+
+class Confirmation(Struct):
+    """A person's word that this database may be replaced."""
+
+    database: DatabaseName
+    """Name of the live database that will be replaced; it must be the target's."""
+    expires: datetime
+    """Until when the word holds: at most 24 hours ahead."""
+
+
+class Approval(Struct):
+    """What Replace waits for. Setting it needs the verb `approve` on the Tenant."""
+
+    confirm: Confirmation
+    """Names the live database that will be replaced."""
+
+
+class TenantRestoreSpec(Struct):
+    """What to restore, and where to; immutable except `approval` and `undo`."""
+
+    RULES: ClassVar = (
+        Rule(
+            "self.strategy != 'NewDatabase' || has(self.target.database)",
+            "strategy NewDatabase needs target.database, the database to create",
+        ),
+        Rule(
+            "self.strategy == 'NewDatabase' || !has(self.target.database)",
+            "target.database is for strategy NewDatabase only; Replace replaces the Tenant's own database",
+        ),
+        Rule(
+            "self.strategy == 'Replace' || !has(self.approval)",
+            "approval is for strategy Replace only; NewDatabase replaces nothing",
+            field=".approval",
+        ),
+        Rule(
+            "self.strategy == 'Replace' || !self.undo",
+            "undo is for strategy Replace only; drop the new database instead",
+            field=".undo",
+        ),
+        Rule(
+            "oldSelf.hasValue() || !self.undo",
+            "undo is set after the restore, not when it is created",
+            field=".undo",
+            on_create_too=True,
+        ),
+        Rule(
+            "!oldSelf.undo || self.undo",
+            "undo cannot be taken back: create a new TenantRestore",
+            field=".undo",
+        ),
+        Rule(
+            " && ".join(
+                [f"self.{field} == oldSelf.{field}" for field in _FIXED]
+                + [unchanged_optional(field) for field in _FIXED_OPTIONAL]
+            ),
+            "a TenantRestore is immutable except approval and undo: create a new one with another name",
+        ),
+    )
+
+    source: Source
+    """What is restored."""
+    target: Target
+    """Where it is restored to."""
+    strategy: Literal["NewDatabase", "Replace"]
+    """NewDatabase: creates target.database. Replace: restores beside the live database, checks, then swaps
+    them.
+    """
+    approval: Approval | None = None
+    """With strategy Replace nothing is touched before this is set."""
+    identity_secret_ref: Reference | None = None
+    """Secret with key `identity` (AGE-SECRET-KEY-1…), instead of the Tenant's."""
+    keep_previous: KeepPrevious = "24h"
+    """With strategy Replace, how long the replaced database is kept."""
+    undo: bool = False
+    """Set to true to switch back while the previous database is kept."""
+    deadline: Deadline = "6h"
+    """From start to end, such as 90m or 6h; then the restore has failed."""
+
+
+class ResolvedBackup(Struct):
+    """The backup that was chosen, settled once."""
+
+    name: Name
+    """The TenantBackup."""
+    backup_id: str = Field(max_length=80)
+    """Its name in the store."""
+    checksum: str = Field(max_length=80)
+    """sha256:… of its manifest."""
+
+
+class Restored(Struct):
+    """What came back."""
+
+    tables: Count | None = None
+    """Number of tables."""
+    rows: Count | None = None
+    """Number of rows."""
+    bytes: Bytes | None = None
+    """Bytes sent to the database."""
+
+
+class Check(Struct):
+    """What was proved before anything was swapped."""
+
+    rows_match: bool | None = None
+    """Rows of each table are as many as the manifest says."""
+    constraints_valid: bool | None = None
+    """All constraints and indexes were created and hold."""
+
+
+class KeepLive(Struct):
+    """What excluded columns with onRestore: KeepLive got."""
+
+    kept: Count | None = None
+    """Rows whose live value was kept."""
+    without_match: Count | None = None
+    """Rows that are not in the live database."""
+
+
+class TenantRestoreStatus(Status):
+    """How the restore went."""
+
+    state: Literal["Pending", "ApprovalPending", "Running", "Succeeded", "Failed", "Undone"] | None = None
+    """Derived from the conditions."""
+    resolved_backup: ResolvedBackup | None = None
+    """The backup that was chosen."""
+    restored: Restored | None = None
+    """What came back."""
+    check: Check | None = None
+    """What was proved."""
+    keep_live: KeepLive | None = None
+    """What excluded columns got."""
+    skipped: tuple[SkippedObject, ...] = Field(default=(), max_length=50)
+    """Objects left out because they need administrator rights or do not exist at the target; at most 50."""
+    previous_database: DatabaseName | None = None
+    """With strategy Replace, the name the replaced database has now."""
+    undo_until: datetime | None = None
+    """Until when it is kept."""
+    progress: Progress | None = None
+    """How far the running Job is."""
+    started_at: datetime | None = None
+    """When the first attempt started."""
+    completed_at: datetime | None = None
+    """When it ended, well or not."""
+    duration: str | None = Field(default=None, max_length=16)
+    """From start to end, for people."""
+    attempts: int | None = None
+    """How many pods have tried."""
+    requested_by: str | None = Field(default=None, max_length=256)
+    """The user who asked, vouched for by the admission policy; empty when nobody vouches."""
+    job_ref: Reference | None = None
+    """The Job that does it."""
+
+
+class TenantRestore(Resource):
+    """One restore of one backup.
+
+    The old database is not touched before the new one is complete and checked.
+    """
+
+    NAMES: ClassVar = Names("TenantRestore", "tenantrestores", "tr")
+    COLUMNS: ClassVar = (
+        Column("Tenant", ".spec.target.tenantRef.name"),
+        Column("Backup", ".spec.source.backupRef.name"),
+        Column("Strategy", ".spec.strategy"),
+        Column("State", ".status.state"),
+        Column("Duration", ".status.duration"),
+        AGE,
+        Column("Database", ".spec.target.database", wide=True),
+        Column("Previous", ".status.previousDatabase", wide=True),
+        Column("Undo-Until", ".status.undoUntil", wide=True),
+        Column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
+        Column("Requested-By", ".status.requestedBy", wide=True),
+    )
+    SELECTABLE: ClassVar = (".spec.target.tenantRef.name", ".status.state")
+
+    spec: TenantRestoreSpec
+    """What to restore, and where to."""
+    status: TenantRestoreStatus = TenantRestoreStatus()
+    """How it went."""

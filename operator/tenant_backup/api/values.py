@@ -1,0 +1,77 @@
+"""Small values with limits that several kinds share: names, durations, references, table names."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from .resource import Rule, Struct
+
+_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$"
+_UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+LONG_NAME_LIMIT = 52  # of Tenants and BackupSchedules: leaves room for what is appended in label values
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=_SUBDOMAIN)]
+TenantName = Annotated[str, Field(min_length=1, max_length=LONG_NAME_LIMIT, pattern=_SUBDOMAIN)]
+ModuleName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+TableName = Annotated[str, Field(min_length=3, max_length=127, pattern=r"^[^.]+\..+$")]
+DatabaseName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
+Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+Count = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+
+
+def _duration(least: str, most: str, what: str) -> Any:
+    rule = Rule(
+        f"duration(self) >= duration('{least}') && duration(self) <= duration('{most}')",
+        f"{what} must be between {least} and {most}",
+    )
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.document()]}
+    return Field(min_length=2, max_length=16, pattern=_DURATION, json_schema_extra=extra)
+
+
+Deadline = Annotated[str, _duration("1m", "168h", "deadline")]
+KeepPrevious = Annotated[str, _duration("0s", "720h", "keepPrevious")]
+
+
+def duration_seconds(text: str) -> int:
+    """Return a duration such as 90s, 30m or 1h30m in seconds. Raises ValueError on anything else."""
+    if not text or not re.fullmatch(_DURATION, text):
+        raise ValueError(f"{text!r} is not a duration; write it like 90s, 30m or 1h30m")
+    parts = re.findall(r"([0-9]+)([hms])", text)
+    return sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+class Reference(Struct):
+    """The name of another object in the same namespace."""
+
+    name: Name
+    """Name of the object."""
+
+
+class TenantReference(Struct):
+    """The name of a Tenant in the same namespace."""
+
+    name: TenantName
+    """Name of the Tenant."""
+
+
+class ClaimReference(Struct):
+    """The name of a PersistentVolumeClaim in the same namespace."""
+
+    claim_name: Name
+    """Name of the PersistentVolumeClaim."""
+
+
+class Progress(Struct):
+    """How far a running Job is."""
+
+    percent: int | None = Field(default=None, ge=0, le=100)
+    """Of the estimated bytes."""
+    phase: str | None = Field(default=None, max_length=64)
+    """What it is doing."""
+    bytes_read: Bytes | None = None
+    """Bytes read so far."""
