@@ -1,0 +1,245 @@
+"""Writes a backup: segments in, packs and index packs out, each handed on as soon as it is whole.
+
+Threads: each segment is fed by one thread; compression and hashing run in a small pool (they release
+the GIL); a pack is appended to under a lock, in which encryption, SHA-256 and the write take about a
+tenth of the time of compression. Memory is bounded by the frames in flight, the disk by the sink, which
+blocks while too many packs wait for the store.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from . import names
+from .chunks import FRAME_MAX, Chunker, Frame
+from .frame import Kind
+from .keys import WriterKeys
+from .lists import (
+    PART_CHUNKS,
+    Catalogue,
+    ChunkRef,
+    Part,
+    Segment,
+    chunk_id,
+    encode_catalogue,
+    encode_chunks,
+    part_id,
+)
+from .manifest import CataloguePlace
+from .pack import Binding, ObjectRef, PackKind, PackWriter
+
+PACK_TARGET = 32 << 20  # bytes; a pack ends with the frame that reaches it
+_INDEX_PACK_TARGET = 8 << 20  # bytes
+_FRAMES_AHEAD = 3  # per segment: sealed or being sealed while the next is filled
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A finished object in the spool, on its way to the store."""
+
+    name: str  # relative to the tenant's prefix
+    path: Path
+    ref: ObjectRef
+
+
+Sink = Callable[[Spooled], None]  # takes an object; blocks while too many are on their way
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a finished run wrote: the manifest names all of it."""
+
+    packs: tuple[ObjectRef, ...]
+    lists: tuple[ObjectRef, ...]
+    catalogue: CataloguePlace
+    logical: int  # bytes of all segments
+
+
+class ArchiveWriter:
+    """One run of one backup. Segments may be written by several threads, each its own."""
+
+    def __init__(self, keys: WriterKeys, slug: str, spool: Path, sink: Sink, *, level: int = 3) -> None:
+        """Write packs to `spool`, compressed at zstd `level`, with a thread per core."""
+        self._keys = keys
+        self._chunk_id_key = keys.index.chunk_id_key()
+        self._data = _PackSeries(self._new_data_pack, names.pack, sink, PACK_TARGET)
+        self._index = _PackSeries(self._new_index_pack, names.index_pack, sink, _INDEX_PACK_TARGET)
+        self._slug, self._spool = slug, spool
+        self._compress = _Compressor(level)
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "seal")
+        self.segments: dict[str, Segment] = {}  # complete ones
+
+    def segment(self, segment_id: str, kind: Kind, table: str | None) -> SegmentWriter:
+        """Begin a segment. Its id must be new to this run."""
+        return SegmentWriter(self, segment_id, kind, table)
+
+    def finish(self, engine_catalogue: dict[str, object]) -> Written:
+        """Write the catalogue and hand on what is left. Every segment must be closed by now."""
+        self._pool.shutdown()
+        self._data.close()
+        document = encode_catalogue(Catalogue(engine_catalogue, self.segments))
+        place = self._write_catalogue(document)
+        self._index.close()
+        logical = sum(segment.bytes for segment in self.segments.values())
+        return Written(tuple(self._data.refs), tuple(self._index.refs), place, logical)
+
+    def abort(self) -> None:
+        """Give up: what waits to be sealed is dropped. Nothing written is a backup without a manifest."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, kind: Kind, frame: Frame) -> Future[list[ChunkRef]]:
+        """Seal a frame in the pool; the result says where its chunks are."""
+        return self._pool.submit(self._seal, kind, frame)
+
+    def write_part(self, chunks: Sequence[ChunkRef]) -> Part:
+        """Write one chunk list into the index pack."""
+        plain = encode_chunks(chunks)
+        place = self._index.append(Kind.CHUNKS, len(plain), self._compress(plain), ())
+        return Part(*place, part_id(chunks, self._keys.index))
+
+    def _seal(self, kind: Kind, frame: Frame) -> list[ChunkRef]:
+        bounds = frame.bounds()
+        with memoryview(frame.buffer) as view:
+            ids = [chunk_id(view[start:end], self._chunk_id_key) for start, end in bounds]
+            compressed = self._compress(view[: frame.length])
+        frame.recycle()
+        chunks = [(id_, end - start) for id_, (start, end) in zip(ids, bounds, strict=True)]
+        place = self._data.append(kind, bounds[-1][1], compressed, chunks)
+        return [
+            ChunkRef(id_, *place, start, end - start) for id_, (start, end) in zip(ids, bounds, strict=True)
+        ]
+
+    def _write_catalogue(self, document: bytes) -> CataloguePlace:
+        # All frames of the catalogue go into one index pack: only the place of the first is named.
+        pieces = [document[at : at + FRAME_MAX] for at in range(0, len(document), FRAME_MAX)]
+        frames = [(Kind.CATALOGUE, len(piece), self._compress(piece)) for piece in pieces]
+        list_id, first = self._index.append_together(frames)
+        return CataloguePlace(list_id, first, len(frames))
+
+    def _new_data_pack(self) -> PackWriter:
+        binding, data = self._bind(PackKind.DATA), self._keys.data
+        return PackWriter(self._spooled(binding), binding, data.frame_key(binding.pack_id), data.wrapped)
+
+    def _new_index_pack(self) -> PackWriter:
+        binding = self._bind(PackKind.INDEX)
+        return PackWriter(self._spooled(binding), binding, binding.index.frame_key(binding.pack_id), b"")
+
+    def _bind(self, kind: PackKind) -> Binding:
+        return Binding(kind, names.new_id(), self._slug, self._keys.index)
+
+    def _spooled(self, binding: Binding) -> Path:
+        return self._spool / binding.pack_id
+
+
+class SegmentWriter:
+    """One segment on its way into the archive. For one thread."""
+
+    def __init__(self, archive: ArchiveWriter, segment_id: str, kind: Kind, table: str | None) -> None:
+        if segment_id in archive.segments:
+            raise ValueError(f"segment {segment_id} was written before")
+        self._archive, self._id, self._kind, self._table = archive, segment_id, kind, table
+        self._chunker = Chunker(self._emit, rows=kind is Kind.ROWS)
+        self._pending: deque[Future[list[ChunkRef]]] = deque()
+        self._chunks: list[ChunkRef] = []
+        self._parts: list[Part] = []
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes; blocks while the pool or the store is behind."""
+        self._chunker.write(piece)
+
+    def close(self) -> Segment:
+        """Wait until all of it is in packs, and return what was written. `rows` is the rows seen."""
+        self._chunker.close()
+        while self._pending:
+            self._settle()
+        if self._chunks:
+            self._write_part()
+        rows = self._chunker.row_ends if self._kind is Kind.ROWS else None
+        segment = Segment(
+            self._kind.name.lower(), self._table, rows, self._chunker.length, tuple(self._parts)
+        )
+        self._archive.segments[self._id] = segment
+        return segment
+
+    def _emit(self, frame: Frame) -> None:
+        self._pending.append(self._archive.submit(self._kind, frame))
+        if len(self._pending) > _FRAMES_AHEAD:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._chunks += self._pending.popleft().result()
+        while len(self._chunks) >= PART_CHUNKS:
+            self._write_part()
+
+    def _write_part(self) -> None:
+        self._parts.append(self._archive.write_part(self._chunks[:PART_CHUNKS]))
+        del self._chunks[:PART_CHUNKS]
+
+
+class _PackSeries:
+    """Packs one after the other; each is handed to the sink when it is full."""
+
+    def __init__(
+        self, new_pack: Callable[[], PackWriter], name: Callable[[str], str], sink: Sink, target: int
+    ) -> None:
+        self._new_pack, self._name, self._sink, self._target = new_pack, name, sink, target
+        self._lock = threading.Lock()
+        self._pack: PackWriter | None = None
+        self.refs: list[ObjectRef] = []
+
+    def append(
+        self, kind: Kind, plain: int, compressed: bytes, chunks: Sequence[tuple[bytes, int]]
+    ) -> tuple[str, int]:
+        """Add a frame to the current pack; return pack id and frame number."""
+        with self._lock:
+            pack = self._current()
+            number = pack.append(kind, plain, compressed, chunks)
+            if pack.length >= self._target:
+                self._finish(pack)  # blocks while the store is behind, and with it every producer
+            return pack.binding.pack_id, number
+
+    def append_together(self, frames: Sequence[tuple[Kind, int, bytes]]) -> tuple[str, int]:
+        """Add frames to one pack, whatever its size gets to; return pack id and the first's number."""
+        with self._lock:
+            pack = self._current()
+            numbers = [pack.append(*frame) for frame in frames]
+            return pack.binding.pack_id, numbers[0]
+
+    def close(self) -> None:
+        """Hand on the last pack, if there is one."""
+        with self._lock:
+            if self._pack is not None:
+                self._finish(self._pack)
+
+    def _current(self) -> PackWriter:
+        if self._pack is None:
+            self._pack = self._new_pack()
+        return self._pack
+
+    def _finish(self, pack: PackWriter) -> None:
+        self._pack = None
+        ref = pack.finish()
+        self.refs.append(ref)
+        self._sink(Spooled(self._name(ref.id), pack.path, ref))
+
+
+class _Compressor:
+    """zstd with one context per thread: a context is not for two at once."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._local = threading.local()
+
+    def __call__(self, plain: bytes | memoryview) -> bytes:
+        context: zstandard.ZstdCompressor | None = getattr(self._local, "context", None)
+        if context is None:
+            context = self._local.context = zstandard.ZstdCompressor(level=self._level)
+        return context.compress(plain)

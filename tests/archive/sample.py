@@ -1,0 +1,171 @@
+"""A small real archive in a folder, and the keys of a tenant who does not exist."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyrage
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tenant_backup.archive import names
+from tenant_backup.archive.frame import Kind
+from tenant_backup.archive.keys import DataKey, Identity, IndexKey, WriterKeys, recipient_set, wrap
+from tenant_backup.archive.lists import Catalogue
+from tenant_backup.archive.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    BackupIdentity,
+    Encryption,
+    Manifest,
+    Modules,
+    Server,
+    Sizes,
+    TenantIdentity,
+    Times,
+    sign,
+)
+from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
+from tenant_backup.archive.writer import ArchiveWriter, Spooled, Written
+
+BACKUP_ID = "acme_2024-01-15_14-30-25"
+Segments = dict[str, tuple[Kind, Iterable[bytes]]]
+
+
+@dataclass
+class Folder:
+    """The objects of one tenant in a folder: the plainest thing that can be read from."""
+
+    root: Path
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    fetched: list[str] = field(default_factory=list)
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_bytes(data)
+
+    def take(self, spooled: Spooled) -> None:
+        (self.root / spooled.name).parent.mkdir(parents=True, exist_ok=True)
+        spooled.path.rename(self.root / spooled.name)
+
+    def fetch(self, name: str, length: int | None, sha256: str | None) -> Path:
+        """Copies without looking at length and checksum: the reader must not rely on the store."""
+        copy = self.root / f"copy-{secrets.token_hex(8)}"
+        shutil.copyfile(self.root / name, copy)
+        with self.lock:
+            self.fetched.append(name)
+        return copy
+
+    def length(self, name: str) -> int | None:
+        path = self.root / name
+        return path.stat().st_size if path.exists() else None
+
+    def names(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+@dataclass
+class Keyring:
+    """Everything secret of one tenant."""
+
+    index: IndexKey
+    signing: Ed25519PrivateKey
+    identity_text: str
+    recipients: list[str]
+
+    @classmethod
+    def fresh(cls) -> Keyring:
+        identity = pyrage.x25519.Identity.generate()
+        return cls(
+            IndexKey(secrets.token_bytes(32)),
+            Ed25519PrivateKey.generate(),
+            str(identity),
+            [str(identity.to_public())],
+        )
+
+    @property
+    def identity(self) -> Identity:
+        return Identity.parse(self.identity_text)
+
+    @property
+    def public(self) -> str:
+        return self.signing.public_key().public_bytes_raw().hex()
+
+    def writer_keys(self) -> WriterKeys:
+        return WriterKeys(self.index, DataKey.fresh(self.recipients), self.signing)
+
+
+def write(folder: Folder, keys: Keyring, segments: Segments, backup_id: str = BACKUP_ID) -> Written:
+    """Write a whole backup of tenant acme into `folder`, as the archive stage does."""
+    writer = ArchiveWriter(keys.writer_keys(), "acme", folder.root, folder.take)
+    for segment_id, (kind, pieces) in segments.items():
+        segment = writer.segment(segment_id, kind, "public.t" if kind is Kind.ROWS else None)
+        for piece in pieces:
+            segment.write(piece)
+        segment.close()
+    written = writer.finish({"tables": [], "engine": "test"})
+    manifest = describe(keys, written, backup_id)
+    folder.put(names.manifest(backup_id), sign(manifest, keys.signing))
+    key_name = names.wrapped_index_key(keys.index.key_id, recipient_set(keys.recipients))
+    folder.put(key_name, wrap(keys.index.secret, keys.recipients))
+    return written
+
+
+def describe(keys: Keyring, written: Written, backup_id: str = BACKUP_ID) -> Manifest:
+    """The manifest of what was written."""
+    stored = sum(ref.length for ref in (*written.packs, *written.lists))
+    return Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        writer="0",
+        backup_id=backup_id,
+        backup=BackupIdentity("acme-1", "11111111-2222-3333-4444-555555555555"),
+        tenant=TenantIdentity("cluster", "default", "acme", "acme"),
+        times=Times("2024-01-15T14:30:25Z", "2024-01-15T14:30:26Z", "2024-01-15T14:30:29Z"),
+        server=Server("PostgreSQL", "17.2"),
+        encryption=Encryption(
+            "Age", keys.index.key_id, recipient_set(keys.recipients), tuple(keys.recipients)
+        ),
+        consistency="Snapshot",
+        partial=False,
+        modules=Modules(("hr",), ()),
+        tables=1,
+        rows=2,
+        bytes=Sizes(written.logical, stored, stored),
+        packs=written.packs,
+        lists=written.lists,
+        catalogue=written.catalogue,
+    )
+
+
+def open_reader(
+    folder: Folder, keys: Keyring, *, mounted: bytes | None = None, identity: Identity | None = None
+) -> ArchiveReader:
+    """Open the backup with everything checked that is checked before a restore."""
+    data = (folder.root / names.manifest(BACKUP_ID)).read_bytes()
+    manifest = open_manifest(data, keys.public, BACKUP_ID, ("acme", "default", "acme"))
+    whose = identity or keys.identity
+    reader = ArchiveReader(manifest, open_index_key(manifest, mounted, whose, folder), whose, folder)
+    reader.check_presence()
+    reader.check_identity()
+    return reader
+
+
+def read_all(
+    reader: ArchiveReader, hand_on: Callable[[str, bytes], None] = lambda _id, _block: None
+) -> dict[str, bytes]:
+    """Read every segment; `hand_on` sees each block as it leaves the reader."""
+    contents: dict[str, bytes] = {}
+    catalogue: Catalogue = reader.catalogue()
+    for segment_id, segment in catalogue.segments.items():
+        parts = []
+        for block in reader.blocks(segment):
+            hand_on(segment_id, block)
+            parts.append(block)
+        contents[segment_id] = b"".join(parts)
+    reader.close()
+    return contents
