@@ -13,7 +13,7 @@ from hack.lab.servers import namespace as namespace_object
 
 @pytest.fixture(scope="session")
 def kubectl() -> Kubectl:
-    """kubectl on the running local cluster, in namespace default."""
+    """Kubectl on the running local cluster, in namespace default."""
     if not LOCAL_KUBECONFIG.exists():
         pytest.fail("the local cluster is not up: run `make cluster-up images` first")
     tool = Kubectl()
@@ -23,7 +23,7 @@ def kubectl() -> Kubectl:
 
 @pytest.fixture
 def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in a new restricted namespace that goes away after the test."""
+    """Kubectl in a new restricted namespace that goes away after the test."""
     name = f"t-{uuid.uuid4().hex[:10]}"
     kubectl.apply(namespace_object(name))
     yield kubectl.within(name)
@@ -34,4 +34,11 @@ def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
 def installed_types(kubectl: Kubectl) -> None:
     """Our CustomResourceDefinitions, as `kubectl apply -f crds/` installs them."""
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    kubectl("wait", "crd", "--for=condition=Established", "-l", "app.kubernetes.io/part-of=tenant-backup", "--timeout=30s")
+    kubectl(
+        "wait",
+        "crd",
+        "--for=condition=Established",
+        "-l",
+        "app.kubernetes.io/part-of=tenant-backup",
+        "--timeout=30s",
+    )

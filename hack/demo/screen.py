@@ -20,7 +20,9 @@ class Screen:
         """Begin a numbered step."""
         self._step += 1
         self.line("")
-        self.line(self._paint("1;36", f"[{self._step}] {title}") + f"   ({time.monotonic() - self._started:.0f} s)")
+        self.line(
+            self._paint("1;36", f"[{self._step}] {title}") + f"   ({time.monotonic() - self._started:.0f} s)"
+        )
 
     def line(self, text: str) -> None:
         """Print one line at once."""

@@ -83,7 +83,9 @@ class Story:
 
     def _three_kinds_of_objects(self) -> None:
         self._screen.step("Tell the operator: two Tenants and a BackupStore")
-        self._kubectl.apply(*self._s3.store("prod", "backups", "demo"), *map(self._tenant_object, (self._acme, self._globex)))
+        self._kubectl.apply(
+            *self._s3.store("prod", "backups", "demo"), *map(self._tenant_object, (self._acme, self._globex))
+        )
         for kind, name in (("bst", "prod"), ("tnt", "acme"), ("tnt", "globex")):
             self._kubectl.wait(kind, name, is_true("Ready"), 60)
         self._screen.command(self._kubectl, "get", "tnt,bst")
@@ -91,7 +93,12 @@ class Story:
     def _schedule_starts(self) -> None:
         """Early, so that its minute passes while other things happen."""
         template = {"storeRef": {"name": "prod"}}
-        spec = {"schedule": "* * * * *", "timeZone": "Europe/Rome", "tenants": ["globex"], "template": template}
+        spec = {
+            "schedule": "* * * * *",
+            "timeZone": "Europe/Rome",
+            "tenants": ["globex"],
+            "template": template,
+        }
         self._kubectl.apply(_object("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 2}}))
 
     def _both_are_backed_up(self) -> dict[str, dict[str, str]]:
@@ -111,21 +118,39 @@ class Story:
     def _no_password_leaves(self) -> None:
         self._screen.step("Columns with passwords never left the server")
         listing = self._s3.shell("cd /data/backups && find . -type f | sort")
-        self._screen.line(f"  the store holds {len(listing.splitlines())} objects; decrypted with the owner's key they contain")
-        hashes = self._server.sql("SELECT password_hash FROM app_user ORDER BY id LIMIT 100", "acme").splitlines()
+        self._screen.line(
+            f"  the store holds {len(listing.splitlines())} objects; decrypted with the owner's key they contain"
+        )
+        hashes = self._server.sql(
+            "SELECT password_hash FROM app_user ORDER BY id LIMIT 100", "acme"
+        ).splitlines()
         names = self._server.sql("SELECT email FROM employee ORDER BY id LIMIT 100", "acme").splitlines()
-        found = occurrences_in_backups(self._s3, "backups", "demo/acme", self._acme.identity, {"hash": hashes, "mail": names})
-        self._check(found["mail"] == len(names), f"{found['mail']} of {len(names)} e-mail addresses looked for")
+        found = occurrences_in_backups(
+            self._s3, "backups", "demo/acme", self._acme.identity, {"hash": hashes, "mail": names}
+        )
+        self._check(
+            found["mail"] == len(names), f"{found['mail']} of {len(names)} e-mail addresses looked for"
+        )
         self._check(found["hash"] == 0, f"{found['hash']} of {len(hashes)} password hashes looked for")
 
     def _acme_is_damaged_and_swapped_back(self, before: dict[str, str]) -> None:
-        self._screen.step("Somebody ruins acme's database; a restore swaps the good one in, with an undo window")
-        self._server.sql("DROP TABLE finance.invoice; UPDATE employee SET salary = 0; TRUNCATE attendance", "acme")
+        self._screen.step(
+            "Somebody ruins acme's database; a restore swaps the good one in, with an undo window"
+        )
+        self._server.sql(
+            "DROP TABLE finance.invoice; UPDATE employee SET salary = 0; TRUNCATE attendance", "acme"
+        )
         self._check(self._server.fingerprint("acme") != before, "the database is damaged: its hashes differ")
-        passwords = self._server.sql("SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme")
+        passwords = self._server.sql(
+            "SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme"
+        )
         self._restore("acme-undo-disaster", "acme-before-upgrade", "acme")
-        self._check(self._server.fingerprint("acme") == before, "every table has the same rows and hash as before")
-        after = self._server.sql("SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme")
+        self._check(
+            self._server.fingerprint("acme") == before, "every table has the same rows and hash as before"
+        )
+        after = self._server.sql(
+            "SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme"
+        )
         self._check(passwords == after, "users keep their present passwords (KeepLive): they can log in")
 
     def _globex_is_lost_and_restored(self, before: dict[str, str]) -> None:
@@ -133,9 +158,13 @@ class Story:
         self._server.sql("DROP DATABASE globex WITH (FORCE)")
         self._restore("globex-from-ashes", "globex-before-upgrade", "globex")
         after = self._server.fingerprint("globex", without=SECRET_COLUMNS)
-        self._check(after == before, "every table has the same rows and hash as before, but for the excluded columns")
+        self._check(
+            after == before, "every table has the same rows and hash as before, but for the excluded columns"
+        )
         locked = self._server.sql("SELECT count(*) FROM app_user WHERE password_hash <> '!'", "globex")
-        self._check(locked == "0", "password hashes have the value asked for, '!': nobody can log in with a stale one")
+        self._check(
+            locked == "0", "password hashes have the value asked for, '!': nobody can log in with a stale one"
+        )
 
     def _nobody_restores_into_another_tenant(self) -> None:
         self._screen.step("A backup of acme into globex? No")
@@ -153,7 +182,9 @@ class Story:
 
     def _the_schedule_has_fired(self) -> None:
         self._screen.step("A schedule, once a minute")
-        done = self._kubectl.wait("bsch", "every-minute", lambda found: bool(found.get("status", {}).get("lastRun")), 75)
+        done = self._kubectl.wait(
+            "bsch", "every-minute", lambda found: bool(found.get("status", {}).get("lastRun")), 75
+        )
         self._check(bool(done["status"].get("nextRuns")), f"last run {done['status']['lastRun']}")
         self._kubectl("patch", "bsch", "every-minute", "--type=merge", "-p", '{"spec":{"suspend":true}}')
         self._screen.command(self._kubectl, "get", "bsch")
@@ -164,25 +195,45 @@ class Story:
         name = self._kubectl.namespace
         prefix = f"kubectl --context {self._kubectl.context}" if self._kubectl.context else "kubectl"
         for command in (
-            *([] if self._kubectl.context else ["export KUBECONFIG=$PWD/.local/kubeconfig PATH=$PWD/.local/bin:$PATH"]),
+            *(
+                []
+                if self._kubectl.context
+                else ["export KUBECONFIG=$PWD/.local/kubeconfig PATH=$PWD/.local/bin:$PATH"]
+            ),
             f"{prefix} -n {name} get tb,tr,tnt,bst,bsch",
             f"{prefix} -n {name} describe tb acme-before-upgrade",
-            f"{prefix} -n {name} patch tr acme-undo-disaster --type=merge -p '{{\"spec\":{{\"undo\":true}}}}'   # switch back",
-            f"{prefix} -n {name} patch bsch every-minute --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'",
+            f'{prefix} -n {name} patch tr acme-undo-disaster --type=merge -p \'{{"spec":{{"undo":true}}}}\'   # switch back',
+            f'{prefix} -n {name} patch bsch every-minute --type=merge -p \'{{"spec":{{"suspend":false}}}}\'',
             f"{prefix} explain tenantbackup.spec",
         ):
             self._screen.line(f"  {command}")
 
     def _restore(self, name: str, backup: str, database: str) -> None:
-        spec = {"source": {"backupRef": {"name": backup}}, "target": {"tenantRef": {"name": database}}, "strategy": "Replace"}
+        spec = {
+            "source": {"backupRef": {"name": backup}},
+            "target": {"tenantRef": {"name": database}},
+            "strategy": "Replace",
+        }
         self._kubectl.apply(_object("TenantRestore", name, spec))
-        waiting = self._kubectl.wait("tr", name, lambda found: "ApprovalPending" in str(found.get("status")), 30)
-        message = next(item["message"] for item in waiting["status"]["conditions"] if item.get("reason") == "ApprovalPending")
+        waiting = self._kubectl.wait(
+            "tr", name, lambda found: "ApprovalPending" in str(found.get("status")), 30
+        )
+        message = next(
+            item["message"]
+            for item in waiting["status"]["conditions"]
+            if item.get("reason") == "ApprovalPending"
+        )
         self._screen.line(f"  it waits: {message}")
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
         confirm = f'{{"database":"{database}","expires":"{expires:%Y-%m-%dT%H:%M:%SZ}"}}'
         self._screen.command(
-            self._kubectl, "patch", "tr", name, "--type=merge", "-p", f'{{"spec":{{"approval":{{"confirm":{confirm}}}}}}}'
+            self._kubectl,
+            "patch",
+            "tr",
+            name,
+            "--type=merge",
+            "-p",
+            f'{{"spec":{{"approval":{{"confirm":{confirm}}}}}}}',
         )
         self._follow("tr", [name])
 
@@ -202,8 +253,12 @@ class Story:
             time.sleep(0.3)
         for name, item in found.items():
             if item.get("status", {}).get("state") != "Succeeded":
-                why = condition(item, "Failed") or condition(item, "Stalled") or condition(item, "Reconciling")
-                raise StoryError(f"{name} is {item.get('status', {}).get('state')}: {why.get('reason')}: {why.get('message')}")
+                why = (
+                    condition(item, "Failed") or condition(item, "Stalled") or condition(item, "Reconciling")
+                )
+                raise StoryError(
+                    f"{name} is {item.get('status', {}).get('state')}: {why.get('reason')}: {why.get('message')}"
+                )
 
     def _check(self, holds: bool, claim: str) -> None:
         if not holds:
@@ -222,7 +277,10 @@ class Story:
             {"table": "public.app_user", "column": "password_hash", "onRestore": "KeepLive", "else": "!"},
             {"table": "public.app_user", "column": "api_token", "onRestore": "KeepLive"},
         ]
-        encryption = {"recipients": [tenant.recipient], "identitySecretRef": {"name": f"{tenant.name}-identity"}}
+        encryption = {
+            "recipients": [tenant.recipient],
+            "identitySecretRef": {"name": f"{tenant.name}-identity"},
+        }
         spec = {"database": database, "exclusions": {"columns": columns}, "encryption": encryption}
         return _object("Tenant", tenant.name, spec)
 
@@ -240,7 +298,8 @@ def _state_line(item: dict[str, Any]) -> str:
     status = item.get("status", {})
     progress = status.get("progress", {})
     parts = [status.get("state", ""), progress.get("phase", "") if status.get("state") == "Running" else ""]
-    parts += [f"{progress['percent']} %"] if status.get("state") == "Running" and "percent" in progress else []
+    parts += (
+        [f"{progress['percent']} %"] if status.get("state") == "Running" and "percent" in progress else []
+    )
     parts += [status["size"]] if status.get("size") and status.get("state") == "Succeeded" else []
     return " ".join(part for part in parts if part)
-

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from tenant_backup.contract.results import Result, decode
 
 BACKUP = ("dump", "archive", "upload")
 RESTORE = ("download", "open", "load")
+_PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Ended:
     stage: str
     code: int
     result: Result | None
-    peak_rss: int  # bytes, of the process itself
+    peak_rss: int  # bytes, of the process itself without its children
     stderr: str
 
 
@@ -85,18 +87,32 @@ class Chain:
             (own / name).symlink_to(root / name)
         message = own / "dev" / "termination-log"
         message.touch()
-        environment = {**os.environ, jobs.ENVIRONMENT_VARIABLE: jobs.to_json(job), "TENANT_BACKUP_ROOT": str(own)}
+        environment = {
+            **os.environ,
+            jobs.ENVIRONMENT_VARIABLE: jobs.to_json(job),
+            "TENANT_BACKUP_ROOT": str(own),
+        }
         errors = (own / "stderr").open("w+b")
         output = (own / "stdout").open("w+b")
         process = subprocess.Popen(
-            [sys.executable, "-m", "tenant_backup.stages", stage], env=environment, stdout=output, stderr=errors
+            [sys.executable, "-m", "tenant_backup.stages", stage],
+            env=environment,
+            stdout=output,
+            stderr=errors,
         )
         return _Running(stage, process, message, own / "stderr")
 
     def _finish(self, running: list[_Running], seconds: float) -> dict[str, Ended]:
         give_up = time.monotonic() + seconds
         try:
-            return {item.stage: item.wait(give_up) for item in running}
+            while not all([item.look() for item in running]):  # a list: every one is looked at each time
+                if time.monotonic() > give_up:
+                    late = [item for item in running if item.process.poll() is None]
+                    raise TimeoutError(
+                        "; ".join(f"{item.stage} did not end: {item.errors.read_text()}" for item in late)
+                    )
+                time.sleep(0.01)
+            return {item.stage: item.ended() for item in running}
         finally:
             for item in running:
                 item.process.kill()
@@ -109,17 +125,16 @@ class _Running:
     message: Path
     errors: Path
 
-    def wait(self, give_up: float) -> Ended:
-        while True:
-            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-            if pid:
-                return self._ended(status, usage)
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"stage {self.stage} did not end; it said: {self.errors.read_text()[-2000:]}")
-            time.sleep(0.005)
+    peak: list[int] = field(default_factory=lambda: [0])
 
-    def _ended(self, status: int, usage: resource.struct_rusage) -> Ended:
-        code = os.waitstatus_to_exitcode(status)
-        self.process.returncode = code  # reaped by wait4, so Popen must not look again
-        result = decode(self.message.read_text())
-        return Ended(self.stage, code, result, usage.ru_maxrss * 1024, self.errors.read_text(errors="replace"))
+    def look(self) -> bool:
+        """Note the peak memory so far; return whether the process has ended."""
+        with contextlib.suppress(OSError):
+            found = _PEAK.search(Path(f"/proc/{self.process.pid}/status").read_text())
+            self.peak[0] = int(found[1]) * 1024 if found else self.peak[0]
+        return self.process.poll() is not None
+
+    def ended(self) -> Ended:
+        """How the process ended; it must have."""
+        errors = self.errors.read_text(errors="replace")
+        return Ended(self.stage, self.process.wait(), decode(self.message.read_text()), self.peak[0], errors)

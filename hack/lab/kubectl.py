@@ -30,7 +30,9 @@ class Kubectl:
         """Run kubectl and return its standard output as text. Raises KubectlError."""
         done = self.run(*arguments, stdin=stdin)
         if check and done.returncode:
-            raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.decode(errors='replace').strip()}")
+            raise KubectlError(
+                f"kubectl {' '.join(arguments)}: {done.stderr.decode(errors='replace').strip()}"
+            )
         return done.stdout.decode(errors="replace")
 
     def run(self, *arguments: str, stdin: str | bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -71,7 +73,9 @@ class Kubectl:
                 return found
             if time.monotonic() > give_up:
                 status = json.dumps((found or {}).get("status"), indent=1, ensure_ascii=False)
-                raise TimeoutError(f"{kind}/{name} did not get there within {seconds:.0f} s; status: {status}")
+                raise TimeoutError(
+                    f"{kind}/{name} did not get there within {seconds:.0f} s; status: {status}"
+                )
             time.sleep(0.2)
 
     def within(self, namespace: str) -> Kubectl:

@@ -126,7 +126,12 @@ class S3:
         spec = {"s3": {**s3, "credentialsSecretRef": {"name": f"{name}-s3"}}}
         return [
             secret(f"{name}-s3", accessKeyId=self.access_key, secretAccessKey=self.secret_key),
-            {"apiVersion": "tenantbackup.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": name}, "spec": spec},
+            {
+                "apiVersion": "tenantbackup.dev/v1alpha1",
+                "kind": "BackupStore",
+                "metadata": {"name": name},
+                "spec": spec,
+            },
         ]
 
     def shell(self, script: str) -> str:
@@ -162,7 +167,14 @@ def s3(kubectl: Kubectl, name: str, image: str, *buckets: str) -> S3:
 
 def _password_of(kubectl: Kubectl, name: str, key: str = "password") -> str:
     """The password a running server already has, or a new one."""
-    text = kubectl("get", "secret", f"{name}-admin", "--ignore-not-found", "-o", f"go-template={{{{.data.{key}|base64decode}}}}")
+    text = kubectl(
+        "get",
+        "secret",
+        f"{name}-admin",
+        "--ignore-not-found",
+        "-o",
+        f"go-template={{{{.data.{key}|base64decode}}}}",
+    )
     return text.strip() or secrets.token_hex(16)
 
 

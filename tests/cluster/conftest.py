@@ -84,8 +84,15 @@ class Room:
             "credentialsSecretRef": {"name": "db"},
             "adminCredentialsSecretRef": {"name": "admin"},
         }
-        encryption = {"recipients": [str(self.identity.to_public())], "identitySecretRef": {"name": "identity"}}
-        return {"slug": self.database.replace("_", "-"), "database": where | database, "encryption": encryption}
+        encryption = {
+            "recipients": [str(self.identity.to_public())],
+            "identitySecretRef": {"name": "identity"},
+        }
+        return {
+            "slug": self.database.replace("_", "-"),
+            "database": where | database,
+            "encryption": encryption,
+        }
 
     def create_secrets(self) -> None:
         """The Secrets that the tenant names."""
@@ -105,7 +112,9 @@ class Room:
 
     def back_up(self, name: str, seconds: float = 60, **spec: Any) -> dict[str, Any]:
         """Create a TenantBackup and return it once it is over, whatever its end."""
-        self.apply("TenantBackup", name, {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, **spec})
+        self.apply(
+            "TenantBackup", name, {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, **spec}
+        )
         return self.kubectl.wait("tb", name, is_over, seconds)
 
     def restore_spec(self, backup: str, **spec: Any) -> dict[str, Any]:
@@ -128,7 +137,9 @@ class Room:
 
     def manifests(self) -> list[str]:
         """The manifests in this test's prefix of the store."""
-        found = self.s3.shell(f"find /data/backups/{self.prefix} -path '*/manifests/*' -type f 2>/dev/null; true")
+        found = self.s3.shell(
+            f"find /data/backups/{self.prefix} -path '*/manifests/*' -type f 2>/dev/null; true"
+        )
         return sorted(found.split())
 
     def jobs(self) -> list[str]:

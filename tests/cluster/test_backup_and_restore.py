@@ -83,12 +83,14 @@ def test_replace_swaps_and_undo_swaps_back(room: Room) -> None:
 
 
 def test_the_kept_database_goes_when_its_time_is_over(room: Room) -> None:
-    """keepPrevious is a promise to free the room, too."""
+    """KeepPrevious is a promise to free the room, too."""
     room.back_up("b1")
     status = room.restore("r1", "b1", keepPrevious="5s")["status"]
     assert status["state"] == "Succeeded", status
     room.kubectl.wait("tr", "r1", lambda found: not found["status"].get("previousDatabase"), 60)
-    names = room.server.sql(f"SELECT datname FROM pg_database WHERE datname LIKE '{room.database}%'").splitlines()
+    names = room.server.sql(
+        f"SELECT datname FROM pg_database WHERE datname LIKE '{room.database}%'"
+    ).splitlines()
     assert names == [room.database]
 
 
@@ -120,10 +122,15 @@ def test_replace_carries_over_what_a_rename_loses(room: Room) -> None:
 def test_excluded_columns_keep_their_live_values(room: Room) -> None:
     """Without KeepLive nobody could log in after a restore."""
     spec = room.tenant_spec()
-    spec["exclusions"] = {"columns": [{"table": "public.person", "column": "password", "onRestore": "KeepLive", "else": "!"}]}
+    spec["exclusions"] = {
+        "columns": [{"table": "public.person", "column": "password", "onRestore": "KeepLive", "else": "!"}]
+    }
     room.apply("Tenant", "acme", spec)
     room.back_up("b1")
-    room.server.sql("UPDATE person SET password = 'changed' WHERE id = 5; DELETE FROM note; DELETE FROM person WHERE id = 7", room.database)
+    room.server.sql(
+        "UPDATE person SET password = 'changed' WHERE id = 5; DELETE FROM note; DELETE FROM person WHERE id = 7",
+        room.database,
+    )
 
     status = room.restore("r1", "b1")["status"]
     assert status["state"] == "Succeeded", status
@@ -136,7 +143,12 @@ def test_a_database_on_the_nodes_own_address_works_the_same(room: Room) -> None:
     """Servers outside the cluster are the usual case."""
     address = room.kubectl.list("nodes")[0]["status"]["addresses"][0]["address"]
     with room.server.kubectl.popen(
-        "port-forward", "--address", address, f"deploy/{room.server.name}", "54329:5432", stdout=subprocess.PIPE
+        "port-forward",
+        "--address",
+        address,
+        f"deploy/{room.server.name}",
+        "54329:5432",
+        stdout=subprocess.PIPE,
     ) as forward:
         assert forward.stdout is not None
         assert b"Forwarding" in forward.stdout.readline()
@@ -160,7 +172,9 @@ def test_a_volume_store_holds_and_gives_back(empty_room: Room) -> None:
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     room.kubectl.apply(claim)
-    room.apply("BackupStore", "prod", {"volume": {"persistentVolumeClaim": {"claimName": "backups"}, "path": "/lab"}})
+    room.apply(
+        "BackupStore", "prod", {"volume": {"persistentVolumeClaim": {"claimName": "backups"}, "path": "/lab"}}
+    )
     status = room.back_up("b1")["status"]
     assert status["state"] == "Succeeded", status
     room.server.sql("DROP TABLE note", room.database)
@@ -170,7 +184,12 @@ def test_a_volume_store_holds_and_gives_back(empty_room: Room) -> None:
 
 @pytest.mark.parametrize("version", ["15", "17"])
 def test_the_hr_product_comes_back_on_every_version(
-    version: str, operator: None, request: pytest.FixtureRequest, s3_server: object, namespace: object, room_of: object
+    version: str,
+    operator: None,
+    request: pytest.FixtureRequest,
+    s3_server: object,
+    namespace: object,
+    room_of: object,
 ) -> None:
     """Twelve tables, all kinds of types; pg_dump of both sides is the same text."""
     server: Postgres = request.getfixturevalue(f"postgres_{version}")
@@ -188,14 +207,14 @@ def test_the_hr_product_comes_back_on_every_version(
 
 
 def test_deleting_the_object_deletes_the_manifest(room: Room) -> None:
-    """deletionPolicy Delete is the default."""
+    """DeletionPolicy Delete is the default."""
     room.back_up("b1")
     room.kubectl("delete", "tb", "b1", "--timeout=60s")
     assert room.manifests() == []
 
 
 def test_retain_leaves_the_manifest(room: Room) -> None:
-    """deletionPolicy Retain deletes the object alone."""
+    """DeletionPolicy Retain deletes the object alone."""
     room.back_up("b1", deletionPolicy="Retain")
     room.kubectl("delete", "tb", "b1", "--timeout=60s")
     assert len(room.manifests()) == 1
@@ -218,13 +237,18 @@ def test_a_schedule_fires_names_its_backups_and_keeps_the_last(room: Room) -> No
         "retention": {"keepLast": 1},
     }
     room.apply("BackupSchedule", "often", spec)
-    first = room.kubectl.wait("bsch", "often", lambda found: bool(found.get("status", {}).get("lastSuccess")), 100)
+    first = room.kubectl.wait(
+        "bsch", "often", lambda found: bool(found.get("status", {}).get("lastSuccess")), 100
+    )
     assert len(first["status"]["nextRuns"]) == 3
     (backup,) = room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")
     name = backup["metadata"]["name"]
 
     def replaced(_found: object) -> bool:
-        names = [item["metadata"]["name"] for item in room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")]
+        names = [
+            item["metadata"]["name"]
+            for item in room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")
+        ]
         return len(names) == 1 and names != [name]
 
     room.kubectl.wait("bsch", "often", replaced, 130)
@@ -264,11 +288,24 @@ def _secrets_by_container(room: Room) -> dict[str, set[str]]:
 def _restore_new(room: Room, copy: str) -> dict[str, object]:
     spec = room.new_database_spec("b1", copy)
     room.apply("TenantRestore", "r1", spec)
-    return dict(room.kubectl.wait("tr", "r1", lambda found: found.get("status", {}).get("state") in {"Succeeded", "Failed"}, 90)["status"])
+    return dict(
+        room.kubectl.wait(
+            "tr", "r1", lambda found: found.get("status", {}).get("state") in {"Succeeded", "Failed"}, 90
+        )["status"]
+    )
 
 
 def _schema(room: Room, database: str) -> str:
-    dump = ["exec", f"deploy/{room.server.name}", "--", "pg_dump", "-U", "postgres", "--schema-only", database]
+    dump = [
+        "exec",
+        f"deploy/{room.server.name}",
+        "--",
+        "pg_dump",
+        "-U",
+        "postgres",
+        "--schema-only",
+        database,
+    ]
     text = room.server.kubectl(*dump)
     return "\n".join(line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line))
 

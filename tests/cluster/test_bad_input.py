@@ -13,7 +13,7 @@ import pyrage
 import pytest
 
 from hack.lab.kubectl import Kubectl, condition, is_over
-from hack.lab.servers import Postgres, S3, postgres, secret
+from hack.lab.servers import S3, postgres, secret
 
 from . import processes
 from .conftest import Room, failure
@@ -21,7 +21,9 @@ from .conftest import Room, failure
 pytestmark = pytest.mark.cluster
 
 KNOWN = 30  # seconds within which a failure that can be known must be told
-BIG_SQL = "INSERT INTO note SELECT i, 1 + i % 1000, repeat(md5(i::text), 16) FROM generate_series(10001, 110000) i"
+BIG_SQL = (
+    "INSERT INTO note SELECT i, 1 + i % 1000, repeat(md5(i::text), 16) FROM generate_series(10001, 110000) i"
+)
 
 
 # What the tenant's spec or Secrets say
@@ -49,7 +51,11 @@ def _missing_key(room: Room) -> None:
 
 
 def _missing_module_table(room: Room) -> None:
-    room.apply("Tenant", "acme", room.tenant_spec() | {"modules": [{"name": "hr", "tables": ["public.no_such_table"]}]})
+    room.apply(
+        "Tenant",
+        "acme",
+        room.tenant_spec() | {"modules": [{"name": "hr", "tables": ["public.no_such_table"]}]},
+    )
 
 
 def _missing_column(room: Room) -> None:
@@ -62,13 +68,22 @@ def _store_without_rights(room: Room) -> None:
 
 
 def _store_of_another_cluster(room: Room) -> None:
-    owner = {"clusterId": "another", "namespace": "elsewhere", "name": "acme", "slug": "acme", "formatVersion": 1}
+    owner = {
+        "clusterId": "another",
+        "namespace": "elsewhere",
+        "name": "acme",
+        "slug": "acme",
+        "formatVersion": 1,
+    }
     folder = f"/data/backups/{room.prefix}/{room.database.replace('_', '-')}"
     room.s3.shell(f"mkdir -p {folder} && printf '%s' '{json.dumps(owner)}' > {folder}/TENANT")
 
 
 def _no_select(room: Room) -> None:
-    room.server.sql(f"CREATE TABLE hidden (id int); ALTER TABLE hidden OWNER TO postgres; REVOKE ALL ON hidden FROM {room.database}", room.database)
+    room.server.sql(
+        f"CREATE TABLE hidden (id int); ALTER TABLE hidden OWNER TO postgres; REVOKE ALL ON hidden FROM {room.database}",
+        room.database,
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +120,9 @@ def test_a_backup_says_what_is_wrong_and_stores_nothing(
         (_missing_column, "ColumnNotFound"),
     ],
 )
-def test_a_tenant_that_cannot_be_backed_up_is_not_ready(empty_room: Room, spoil: Callable[[Room], None], reason: str) -> None:
+def test_a_tenant_that_cannot_be_backed_up_is_not_ready(
+    empty_room: Room, spoil: Callable[[Room], None], reason: str
+) -> None:
     """Preflight says so before the first backup does."""
     room = empty_room
     room.server.sql("CREATE TABLE person (id int)", room.database)
@@ -119,14 +136,18 @@ def test_a_tenant_without_recipients_is_told_how_to_make_a_key(empty_room: Room)
     """Encryption is not optional, so help is."""
     room = empty_room
     room.apply("Tenant", "acme", room.tenant_spec() | {"encryption": {"recipients": []}})
-    found = room.kubectl.wait("tnt", "acme", lambda found: condition(found, "Stalled").get("status") == "True", KNOWN)
+    found = room.kubectl.wait(
+        "tnt", "acme", lambda found: condition(found, "Stalled").get("status") == "True", KNOWN
+    )
     assert "age-keygen" in condition(found, "Stalled")["message"]
 
 
 def test_objects_may_come_in_any_order(empty_room: Room) -> None:
     """GitOps applies the backup before its tenant: it waits, then runs."""
     room = empty_room
-    room.server.sql(f'SET ROLE "{room.database}"; CREATE TABLE person AS SELECT generate_series(1, 10) id', room.database)
+    room.server.sql(
+        f'SET ROLE "{room.database}"; CREATE TABLE person AS SELECT generate_series(1, 10) id', room.database
+    )
     room.apply("TenantBackup", "b1", {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}})
     room.kubectl.wait("tb", "b1", lambda found: "TenantNotFound" in str(found.get("status")), KNOWN)
     room.create_tenant()
@@ -150,11 +171,20 @@ def test_a_database_dropped_in_mid_dump_is_never_a_backup(room: Room) -> None:
 
 
 @pytest.fixture
-def own_server(servers: Kubectl, namespace: Kubectl, operator: Kubectl, s3_server: S3, room_of: Callable[..., Iterator[Room]]) -> Iterator[Room]:
+def own_server(
+    servers: Kubectl,
+    namespace: Kubectl,
+    operator: Kubectl,
+    s3_server: S3,
+    room_of: Callable[..., Iterator[Room]],
+) -> Iterator[Room]:
     """A room whose PostgreSQL server no other test uses."""
     server = postgres(namespace, "pg-own", "localhost/test-postgres:17")
     for room in room_of(namespace, server, s3_server):
-        server.sql(f'SET ROLE "{room.database}"; CREATE TABLE note AS SELECT i, repeat(md5(i::text), 16) FROM generate_series(1, 100000) i', room.database)
+        server.sql(
+            f'SET ROLE "{room.database}"; CREATE TABLE note AS SELECT i, repeat(md5(i::text), 16) FROM generate_series(1, 100000) i',
+            room.database,
+        )
         room.create_tenant()
         room.create_store()
         yield room
@@ -239,7 +269,10 @@ def test_a_killed_load_leaves_the_old_database_and_the_next_try_succeeds(room: R
 def test_a_full_volume_is_told_and_holds_no_manifest(empty_room: Room, tmp_path: Path) -> None:
     """Two megabytes of tmpfs are a very small store."""
     room = empty_room
-    room.server.sql("CREATE TABLE noise AS SELECT i, md5(random()::text) || md5(random()::text) x FROM generate_series(1, 200000) i", room.database)
+    room.server.sql(
+        "CREATE TABLE noise AS SELECT i, md5(random()::text) || md5(random()::text) x FROM generate_series(1, 200000) i",
+        room.database,
+    )
     room.server.sql(f"ALTER TABLE noise OWNER TO {room.database}", room.database)
     small = tmp_path / "small"
     small.mkdir()
@@ -282,13 +315,18 @@ def test_a_missing_identity_is_named(backed_up: Room) -> None:
     """Which Secret, which key."""
     backed_up.kubectl("delete", "secret", "identity")
     reason, message = failure(backed_up.restore("r1", "b1", seconds=KNOWN))
-    assert (reason in {"SecretNotFound", "KeyMissing"}, "identity" in message) == (True, True), (reason, message)
+    assert (reason in {"SecretNotFound", "KeyMissing"}, "identity" in message) == (True, True), (
+        reason,
+        message,
+    )
 
 
 def test_a_corrupted_pack_is_detected_before_the_database_sees_it(backed_up: Room) -> None:
     """One byte in the middle."""
     script = "f=$(find . -path '*/packs/*' -type f | head -1); n=$(($(stat -c %s $f) / 2)); "
-    backed_up.s3.shell(f"cd /data/backups/{backed_up.prefix} && {script} printf '\\377\\000\\377' | dd of=$f bs=1 seek=$n conv=notrunc 2>/dev/null")
+    backed_up.s3.shell(
+        f"cd /data/backups/{backed_up.prefix} && {script} printf '\\377\\000\\377' | dd of=$f bs=1 seek=$n conv=notrunc 2>/dev/null"
+    )
     assert failure(backed_up.restore("r1", "b1", seconds=KNOWN))[0] == "ChecksumMismatch"
 
 
@@ -300,8 +338,13 @@ def test_a_deleted_pack_is_missed_before_anything_is_done(backed_up: Room) -> No
 
 def test_a_forged_manifest_is_refused(backed_up: Room) -> None:
     """Whoever can write the store still cannot sign."""
-    backed_up.s3.shell(f"cd /data/backups/{backed_up.prefix} && sed -i 's/\"rows\": *6000/\"rows\":6001/' $(find . -path '*/manifests/*' -type f)")
-    assert failure(backed_up.restore("r1", "b1", seconds=KNOWN))[0] in {"SignatureInvalid", "ChecksumMismatch"}
+    backed_up.s3.shell(
+        f"cd /data/backups/{backed_up.prefix} && sed -i 's/\"rows\": *6000/\"rows\":6001/' $(find . -path '*/manifests/*' -type f)"
+    )
+    assert failure(backed_up.restore("r1", "b1", seconds=KNOWN))[0] in {
+        "SignatureInvalid",
+        "ChecksumMismatch",
+    }
 
 
 def test_a_deleted_manifest_is_a_backup_not_found(backed_up: Room) -> None:
@@ -320,7 +363,9 @@ def test_a_new_database_never_overwrites_an_existing_one(backed_up: Room) -> Non
 def test_replace_without_approval_waits_and_says_how_to_approve(backed_up: Room) -> None:
     """Nothing runs before somebody says so."""
     backed_up.apply("TenantRestore", "r1", backed_up.restore_spec("b1"))
-    found = backed_up.kubectl.wait("tr", "r1", lambda found: "ApprovalPending" in str(found.get("status")), KNOWN)
+    found = backed_up.kubectl.wait(
+        "tr", "r1", lambda found: "ApprovalPending" in str(found.get("status")), KNOWN
+    )
     assert "kubectl" in str(found["status"]["conditions"])
     time.sleep(2)
     assert [name for name in backed_up.jobs() if name.startswith("r1")] == []
@@ -336,7 +381,9 @@ def test_replace_with_the_wrong_name_confirmed_waits(backed_up: Room) -> None:
 
 def test_replace_from_a_partial_backup_is_refused(room: Room) -> None:
     """Half a database must not replace a whole one."""
-    room.apply("Tenant", "acme", room.tenant_spec() | {"modules": [{"name": "people", "tables": ["public.person"]}]})
+    room.apply(
+        "Tenant", "acme", room.tenant_spec() | {"modules": [{"name": "people", "tables": ["public.person"]}]}
+    )
     assert room.back_up("b1", modules=["people"])["status"]["state"] == "Succeeded"
     before = room.server.fingerprint(room.database)
     assert failure(room.restore("r1", "b1", seconds=KNOWN))[0] == "PartialBackup"
@@ -346,7 +393,9 @@ def test_replace_from_a_partial_backup_is_refused(room: Room) -> None:
 def test_a_backup_of_another_tenant_is_refused(backed_up: Room) -> None:
     """One tenant can never reach another."""
     backed_up.apply("Tenant", "other", backed_up.tenant_spec() | {"slug": "other"})
-    spec = backed_up.restore_spec("b1", strategy="NewDatabase", target={"tenantRef": {"name": "other"}, "database": "stolen"})
+    spec = backed_up.restore_spec(
+        "b1", strategy="NewDatabase", target={"tenantRef": {"name": "other"}, "database": "stolen"}
+    )
     backed_up.apply("TenantRestore", "r1", spec)
     assert failure(backed_up.kubectl.wait("tr", "r1", is_over, KNOWN))[0] == "CrossTenantAccess"
 
@@ -374,7 +423,9 @@ def test_code_of_the_tenant_that_wants_administrator_rights_fails_the_restore(ro
 
 def test_code_of_the_tenant_that_hides_its_attempt_gains_nothing(room: Room) -> None:
     """Caught errors do not fail the restore, and do not help either."""
-    _plant(room, f"BEGIN EXECUTE 'ALTER ROLE {room.database} SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;")
+    _plant(
+        room, f"BEGIN EXECUTE 'ALTER ROLE {room.database} SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;"
+    )
     assert room.back_up("b1")["status"]["state"] == "Succeeded"
     assert room.restore("r1", "b1")["status"]["state"] == "Succeeded"
     assert _superuser(room) == "f"
@@ -401,7 +452,9 @@ def test_an_image_that_cannot_be_pulled_is_told(room: Room, runner_image: Callab
     """Silence is what users get elsewhere."""
     runner_image("localhost/no-such-image:dev")
     _start(room)
-    found = room.kubectl.wait("tb", "b1", lambda found: condition(found, "Stalled").get("status") == "True", KNOWN)
+    found = room.kubectl.wait(
+        "tb", "b1", lambda found: condition(found, "Stalled").get("status") == "True", KNOWN
+    )
     stalled = condition(found, "Stalled")
     assert (stalled["reason"], "no-such-image" in stalled["message"]) == ("ImagePullFailed", True), stalled
 
@@ -426,7 +479,9 @@ def _wait_for_copy(room: Room) -> None:
     """Return once a worker of the dump stands in the middle of a COPY."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
-        busy = room.server.sql(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{room.database}' AND query LIKE 'COPY%'")
+        busy = room.server.sql(
+            f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{room.database}' AND query LIKE 'COPY%'"
+        )
         if busy != "0":
             return
     raise TimeoutError("the dump never came to COPY")

@@ -13,14 +13,22 @@ _BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def _blocks() -> list[tuple[str, str]]:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    blocks = [(f"{page.name}-{n}", text) for page in pages for n, text in enumerate(_BLOCK.findall(page.read_text()))]
-    samples = [(path.name, path.read_text()) for path in sorted((ROOT / "manifests" / "samples").glob("*.yaml"))]
+    blocks = [
+        (f"{page.name}-{n}", text)
+        for page in pages
+        for n, text in enumerate(_BLOCK.findall(page.read_text()))
+    ]
+    samples = [
+        (path.name, path.read_text()) for path in sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
+    ]
     return blocks + samples
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(("name", "text"), _blocks(), ids=[name for name, _ in _blocks()])
-def test_every_example_is_accepted_by_the_api_server(installed_types: None, namespace: Kubectl, name: str, text: str) -> None:
+def test_every_example_is_accepted_by_the_api_server(
+    installed_types: None, namespace: Kubectl, name: str, text: str
+) -> None:
     """A reader who copies and pastes is not let down."""
     namespace("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
 

@@ -1,0 +1,45 @@
+"""The figures a run has found: printed as one table, written as build/bench.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Unit = Literal["ratio", "bytes", "seconds", "count"]
+
+
+@dataclass
+class Figures:
+    """A flat map from name to value, unit and samples."""
+
+    found: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def add(
+        self, name: str, unit: Unit, samples: list[float], best: Callable[[list[float]], float] = min
+    ) -> None:
+        """Add one figure and print it; `best` chooses the value among the samples."""
+        value = best(samples)
+        self.found[name] = {"value": value, "unit": unit, "samples": samples}
+        print(f"  {name:34} {_shown(value, unit):>12}   of {len(samples)}", flush=True)
+
+    def add_ratio(self, name: str, rival: list[float], ours: list[float]) -> None:
+        """Add rival time / our time, each the minimum of its runs: bigger is better for us."""
+        samples = [their / our for their, our in zip(rival, ours, strict=True)]
+        self.add(name, "ratio", samples, lambda _: min(rival) / min(ours))
+
+    def write(self, path: Path) -> None:
+        """Write all figures; those of an earlier run that this one did not measure stay."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(before | self.found, indent=1, sort_keys=True) + "\n")
+
+
+def _shown(value: float, unit: Unit) -> str:
+    if unit == "ratio":
+        return f"{value:.2f} ×"
+    if unit == "bytes":
+        return f"{value / 2**20:.1f} MiB"
+    return f"{value:.2f} s" if unit == "seconds" else f"{value:.0f}"
