@@ -125,9 +125,9 @@ class Story:
             "SELECT password_hash FROM app_user ORDER BY id LIMIT 100", "acme"
         ).splitlines()
         names = self._server.sql("SELECT email FROM employee ORDER BY id LIMIT 100", "acme").splitlines()
-        found = occurrences_in_backups(
-            self._s3, "backups", "demo/acme", self._acme.identity, {"hash": hashes, "mail": names}
-        )
+        key = str((self._kubectl.get("tnt", "acme") or {})["status"]["signingKey"])
+        wanted = {"hash": hashes, "mail": names}
+        found = occurrences_in_backups(self._s3, "backups/demo/acme", self._acme.identity, key, wanted)
         self._check(
             found["mail"] == len(names), f"{found['mail']} of {len(names)} e-mail addresses looked for"
         )
