@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -20,6 +20,8 @@ _SHORTHAND = {
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
 }
+
+_CLOCK_CHANGE = timedelta(hours=2)  # no clock is moved by more
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,14 @@ class Schedule:
 
     def last_run(self, moment: datetime) -> datetime:
         """Return the newest slot at or before an aware `moment`, in UTC."""
-        # cronsim's backward iteration excludes its start.
-        for local in CronSim(self.expression, moment.astimezone(self.zone), reverse=True):
-            return local.astimezone(UTC)
-        raise ValueError(f"schedule {self.expression!r} has never fired")
+        # cronsim looking back disagrees with cronsim looking forward near a clock change, and forward
+        # decides: so look back past the change, then go forward.
+        earlier = (moment - _CLOCK_CHANGE).astimezone(self.zone)
+        before = next(CronSim(self.expression, earlier, reverse=True))
+        last = before.astimezone(UTC)
+        for following in takewhile(lambda slot: slot <= moment, self.runs_after(last)):
+            last = following
+        return last
 
 
 def _expression(schedule: str) -> str:
