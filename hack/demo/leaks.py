@@ -21,7 +21,7 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def fetch(self, name: str, length: int | None, sha256: str | None) -> Path:
+    def fetch(self, name: str, length: int | None, sha256: str | None) -> Path:  # noqa: ARG002 - the reader checks
         """Return a copy that the reader may unlink."""
         copy = Path(tempfile.mkstemp()[1])
         shutil.copyfile(self._folder / name, copy)
@@ -44,7 +44,8 @@ def occurrences_in_backups(
         "exec", f"deploy/{store.name}", "--", "tar", "-C", f"/data/{prefix}", "-cf", "-", "."
     )
     with tempfile.TemporaryDirectory() as folder:
-        tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as objects:
+            objects.extractall(folder, filter="data")
         plain = b"".join(
             _plaintext(Path(folder), manifest, identity, signing_key) for manifest in _manifests(folder)
         )

@@ -1,0 +1,180 @@
+"""All stages of a backup and of a restore as real processes, PostgreSQL to volume and back, no cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from hack.lab.chain import Chain, Ended
+from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
+from hack.lab.servers import HR_SQL
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract.reasons import ExitCode, Reason
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostPostgres]:
+    """One PostgreSQL for all tests of this file."""
+    with host_postgres() as running:
+        yield running
+
+
+@dataclass
+class Site:
+    """A tenant's database on the server, its keys, and a store on disk."""
+
+    server: HostPostgres
+    chain: Chain
+    database: str
+    identity: pyrage.x25519.Identity
+
+    @property
+    def tenant(self) -> jobs.Tenant:
+        """The tenant's identity."""
+        return jobs.Tenant("cluster", "lab", self.database, self.database.replace("_", "-"))
+
+    def database_job(self) -> jobs.Database:
+        """Where the rows are."""
+        return jobs.Database("PostgreSQL", "127.0.0.1", self.server.port, self.database, tls_mode="Disable")
+
+    def backup(self, **changes: Any) -> jobs.Backup:
+        """A backup of everything; keyword arguments replace fields."""
+        job = jobs.Backup(
+            uid=str(uuid.uuid4()),
+            backup_id=f"{self.tenant.slug}_2026-01-01_00-00-00",
+            name="b1",
+            tenant=self.tenant,
+            database=self.database_job(),
+            store=jobs.Store("volume", prefix="lab"),
+            recipients=[str(self.identity.to_public())],
+        )
+        return replace(job, **changes)
+
+    def restore(self, facts: dict[str, Any], **changes: Any) -> jobs.Restore:
+        """A Replace from the backup with these facts; keyword arguments replace fields."""
+        job = jobs.Restore(
+            uid=str(uuid.uuid4()),
+            name="r1",
+            strategy="Replace",
+            source=self.tenant,
+            tenant=self.tenant,
+            database=self.database_job(),
+            target_database=self.database,
+            store=jobs.Store("volume", prefix="lab"),
+            backup_id=facts["backupId"],
+            manifest_sha256=facts["checksum"].removeprefix("sha256:"),
+            signing_key=self.chain.signing_key,
+        )
+        return replace(job, **changes)
+
+    def manifests(self) -> list[Path]:
+        """The manifests in the store."""
+        return sorted((self.chain.folder / "store").glob("lab/*/manifests/*"))
+
+
+@pytest.fixture
+def site(server: HostPostgres, tmp_path: Path) -> Site:
+    """A tenant with an HR product's database."""
+    name = f"hr_{uuid.uuid4().hex[:8]}"
+    server.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    server.sql(f"CREATE DATABASE {name} OWNER {name}")
+    server.sql(f"\\set tenant {name}\n\\set scale 1\nSET ROLE {name};\n{HR_SQL.read_text()}", name)
+    identity = pyrage.x25519.Identity.generate()
+    chain = Chain(tmp_path)
+    chain.write_keys()
+    chain.write_secret("database", {"username": name, "password": PASSWORD})
+    chain.write_secret("admin", {"username": "postgres", "password": PASSWORD})
+    chain.write_secret("identity", {"identity": f"{identity}\n"})
+    return Site(server, chain, name, identity)
+
+
+def _facts(ended: dict[str, Ended], stage: str) -> dict[str, Any]:
+    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), "\n".join(
+        f"{name}: {item.stderr}" for name, item in ended.items()
+    )
+    result = ended[stage].result
+    assert result is not None
+    return result.facts
+
+
+def _dump(server: HostPostgres, database: str) -> list[str]:
+    """pg_dump's own text, without its random restrict key."""
+    text = subprocess.run(
+        [server.bin / "pg_dump"], env=server.environment(database), check=True, capture_output=True, text=True
+    ).stdout
+    return [line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
+
+
+def test_what_was_backed_up_is_what_comes_back(site: Site) -> None:
+    """The dumps of both databases are the same text."""
+    facts = _facts(site.chain.run(site.backup()), "upload")
+    copy = f"{site.database}_copy"
+    restored = _facts(
+        site.chain.run(site.restore(facts, strategy="NewDatabase", target_database=copy)), "load"
+    )
+    assert _dump(site.server, copy) == _dump(site.server, site.database)
+    assert restored["restored"]["rows"] == facts["rows"]
+
+
+def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) -> None:
+    """A pod that vanished before it was read costs nothing."""
+    job = site.backup()
+    first = _facts(site.chain.run(job), "upload")
+    again = _facts(site.chain.run(job), "upload")
+    assert {key: again[key] for key in ("backupId", "checksum", "rows")} == {
+        key: first[key] for key in ("backupId", "checksum", "rows")
+    }
+    assert len(site.manifests()) == 1
+
+
+def test_another_backup_in_the_same_second_gets_a_name_of_its_own(site: Site) -> None:
+    """Decided before anything is dumped."""
+    first = _facts(site.chain.run(site.backup()), "upload")
+    second = _facts(site.chain.run(site.backup()), "upload")
+    assert (first["backupId"] + "-2", 2) == (second["backupId"], len(site.manifests()))
+
+
+def test_excluded_columns_come_back_from_the_live_database(site: Site) -> None:
+    """KeepLive by primary key; rows without a match get the value asked for."""
+    columns = [
+        jobs.Column("public.app_user", "password_hash", "KeepLive", "!"),
+        jobs.Column("public.app_user", "api_token", "Null"),
+    ]
+    facts = _facts(site.chain.run(site.backup(exclude_columns=columns)), "upload")
+    site.server.sql(
+        "UPDATE app_user SET password_hash = 'new' WHERE id = 2; DELETE FROM app_user WHERE id = 4",
+        site.database,
+    )
+    _facts(site.chain.run(site.restore(facts, exclude_columns=columns)), "load")
+    rows = site.server.sql(
+        "SELECT id, password_hash FROM app_user WHERE id IN (2, 4) ORDER BY id", site.database
+    )
+    assert rows == "2|new\n4|!"
+    assert site.server.sql("SELECT count(api_token) FROM app_user", site.database) == "0"
+
+
+@pytest.mark.parametrize("stage", ["dump", "archive", "upload"])
+def test_peak_memory_is_within_the_promise(site: Site, stage: str) -> None:
+    """64 MiB for dump, 256 MiB for archive and upload, of the Python process itself."""
+    limits = {"dump": 64, "archive": 256, "upload": 256}
+    ended = site.chain.run(site.backup())
+    assert ended[stage].code == 0
+    assert ended[stage].peak_rss < limits[stage] << 20
+
+
+def test_a_missing_key_secret_is_named_and_every_stage_ends(site: Site) -> None:
+    """Peers notice; nobody waits for ever."""
+    (site.chain.folder / "secrets" / "keys" / "indexKey").unlink()
+    ended = site.chain.run(site.backup(), seconds=60)
+    result = ended["archive"].result
+    assert result is not None
+    assert (result.reason, ended["archive"].code) == (Reason.KEY_MISSING, ExitCode.PERMANENT)
+    assert {ended["dump"].code, ended["upload"].code} == {ExitCode.PEER_FAILED}
+    assert site.manifests() == []
