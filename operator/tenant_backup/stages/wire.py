@@ -106,6 +106,7 @@ class Reader:
         self._connection = connection
         self._peer = peer
         self._ahead = b""
+        self._buffer = bytearray()  # of raw streams, made when the first one comes
 
     def message(self) -> dict[str, Any]:
         """Return the next message. Raises Failure(PEER_FAILED) at end of file."""
@@ -126,26 +127,31 @@ class Reader:
         assert body is not None
         return dict(json.loads(body))
 
-    def raw(self, marker: bytes) -> Iterator[bytes]:
-        """Yield the bytes of a raw stream up to `marker`, in pieces of up to about BLOCK bytes."""
-        held = self._ahead
+    def raw(self, marker: bytes) -> Iterator[memoryview]:
+        """Yield the bytes of a raw stream up to `marker`, in pieces of up to about BLOCK bytes.
+
+        A piece is a view of the reader's own buffer: it is good until the next one is asked for.
+        """
+        keep = len(marker) - 1
+        buffer = self._buffer = self._buffer or bytearray(BLOCK + 2 * MARKER_LENGTH)
+        view = memoryview(buffer)
+        filled = len(self._ahead)
+        view[:filled] = self._ahead
         self._ahead = b""
-        while True:
-            at = held.find(marker)
-            if at >= 0:
-                self._ahead = held[at + len(marker) :]
-                if at:
-                    yield held[:at]
-                return
+        while (at := buffer.find(marker, 0, filled)) < 0:
             # The marker may straddle two reads: keep its longest possible beginning back.
-            keep = len(marker) - 1
-            if len(held) > keep:
-                yield held[:-keep]
-                held = held[-keep:]
-            block = self._receive()
-            if not block:
+            safe = max(0, filled - keep)
+            if safe:
+                yield view[:safe]
+            view[: filled - safe] = bytes(view[safe:filled])
+            filled -= safe
+            received = self._receive_into(view[filled:])
+            if not received:
                 raise peer_failed(self._peer)
-            held += block
+            filled += received
+        self._ahead = bytes(view[at + len(marker) : filled])
+        if at:
+            yield view[:at]
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the blocks of a framed stream up to its end."""
@@ -178,6 +184,12 @@ class Reader:
             return self._connection.recv(min(limit, BLOCK))
         except ConnectionError:
             return b""
+
+    def _receive_into(self, room: memoryview) -> int:
+        try:
+            return self._connection.recv_into(room)
+        except ConnectionError:
+            return 0
 
 
 def pass_to_child(connection: socket.socket) -> int:
