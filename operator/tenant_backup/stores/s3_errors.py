@@ -20,7 +20,7 @@ _STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z ]*)")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
 _QUOTED = re.compile(r'(?:message|error): "([^"\n]{1,200})"')
-_CERTIFICATE = re.compile(r"(InvalidCertificate\([^\n]{1,80}|invalid peer certificate[^\n\"]{0,100})")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "NoSpaceLeft", "StorageFull"}
 _SPEC = {"InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
@@ -86,8 +86,8 @@ class Explainer:
 
     def _unavailable(self, answer: _Answer) -> Failure:
         said = f"({answer.line})"
-        if "ertificate" in answer.line:
-            message = f"{self._store} has a certificate nobody here trusts {said}; set caSecretRef"
+        if answer.line.startswith("invalid certificate"):
+            message = f"{self._store} is not trusted {said}; set caSecretRef or renew its certificate"
             return Failure(Reason.STORE_UNAVAILABLE, message)
         if answer.status == 0:
             message = f"{self._store} cannot be reached {said}; check its endpoint and that it runs"
@@ -112,7 +112,7 @@ def _read(error: Exception) -> _Answer:
 def _network_line(text: str) -> str:
     certificate = _CERTIFICATE.search(text)
     if certificate:
-        return certificate.group(1)
+        return f"invalid certificate: {certificate.group(1)}"
     if "TimedOut" in text or "kind: Timeout" in text:
         return "it did not answer in time"
     quoted = _QUOTED.findall(text)

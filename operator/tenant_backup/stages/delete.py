@@ -1,0 +1,34 @@
+"""Deletes one backup: its manifest goes, and with it the backup; its packs are the collector's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tenant_backup.archive import names
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract import paths
+from tenant_backup.stores import connect
+
+from . import commits
+
+
+def run(job: jobs.Delete, *, secrets: Path = paths.SECRETS, volume: Path = paths.VOLUME) -> dict[str, Any]:
+    """Return `{"backupId", "deleted", "message"}`; absent already is success, so it may be repeated.
+
+    A manifest under this name with another TenantBackup's UID, or one nobody can read, is left alone.
+    """
+    store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
+    commit = commits.find(store, job.backup_id)
+    if commit is None:
+        return _facts(job, "it was not in the store", deleted=False)
+    if commit.uid != job.uid:
+        whose = f"belongs to TenantBackup {commit.uid}" if commit.uid else "cannot be read"
+        left = f"{commits.location(store, job.backup_id)} {whose}; it was left alone"
+        return _facts(job, left, deleted=False)
+    store.delete(names.manifest(job.backup_id))
+    return _facts(job, "", deleted=True)
+
+
+def _facts(job: jobs.Delete, message: str, *, deleted: bool) -> dict[str, Any]:
+    return {"backupId": job.backup_id, "deleted": deleted, "message": message}

@@ -1,0 +1,129 @@
+"""First container of a backup: whose prefix is it, is this backup committed already, what is it called.
+
+Holds the store's credentials and nothing else. All questions are asked before anything is dumped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tenant_backup.archive import names
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract import paths
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.stores import connect
+from tenant_backup.stores.base import AlreadyExistsError, NotFoundError, Store, digest_of, read
+
+from . import commits
+
+MARKER = "TENANT"
+MARKER_FORMAT = 1
+_MARKER_LIMIT = 1 << 16  # bytes
+
+
+def run(
+    job: jobs.Backup,
+    *,
+    run: Path = paths.RUN,
+    secrets: Path = paths.SECRETS,
+    volume: Path = paths.VOLUME,
+) -> dict[str, Any]:
+    """Write {run}/prepared.json; return its backupId and whether it is committed.
+
+    Raises Failure: StoreForeign when the prefix is another tenant's, and whatever the store raises.
+    """
+    store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
+    claim(store, job.tenant)
+    backup_id, committed = settle(store, job.backup_id, job.uid)
+    keys = [entry.name for entry in store.entries("keys")]
+    _write(run / paths.PREPARED, {"backupId": backup_id, "keys": keys, "committed": committed})
+    return {"backupId": backup_id, "committed": committed is not None}
+
+
+def claim(store: Store, tenant: jobs.Tenant) -> None:
+    """Make sure that the store's prefix is this tenant's. Raises Failure StoreForeign if it is not."""
+    own = {
+        "format": MARKER_FORMAT,
+        "clusterId": tenant.cluster_id,
+        "namespace": tenant.namespace,
+        "name": tenant.name,
+        "slug": tenant.slug,
+    }
+    found = _marker(store)
+    if found is None:
+        text = json.dumps(own, sort_keys=True).encode() + b"\n"
+        # Taken meanwhile: another first backup was faster, or this very PUT arrived unanswered.
+        with suppress(AlreadyExistsError):
+            store.put(MARKER, text, digest_of(text))
+        found = _marker(store)
+    if found != own:
+        raise _foreign(store, found)
+
+
+def settle(store: Store, wished: str, uid: str) -> tuple[str, dict[str, Any] | None]:
+    """Return the backup id to use, and the facts of the commit if there is one with this `uid`.
+
+    An earlier attempt may have committed under `-2` and died before it was seen, and the wished name
+    may be free again since: so every candidate is asked for our uid before a name is chosen.
+    """
+    taken = set()
+    for candidate in _candidates(store, wished):
+        commit = commits.find(store, candidate)
+        if commit is not None and commit.uid == uid:
+            return candidate, commit.facts
+        taken.add(candidate)
+    choices = (wished if number == 1 else f"{wished}-{number}" for number in count(1))
+    return next(choice for choice in choices if choice not in taken), None
+
+
+def _candidates(store: Store, wished: str) -> list[str]:
+    ours = re.compile(re.escape(wished) + r"(-\d+)?")
+    found = []
+    # Names begin with slug and time: from just before the wished one on there are few.
+    for entry in store.entries("manifests", names.manifest(wished[:-1])):
+        backup_id = entry.name.removeprefix(names.manifest(""))
+        if ours.fullmatch(backup_id):
+            found.append(backup_id)
+        elif backup_id > wished and not backup_id.startswith(wished):
+            break
+    return found
+
+
+def _marker(store: Store) -> object:
+    try:
+        return json.loads(read(store, MARKER, _MARKER_LIMIT))
+    except NotFoundError:
+        return None
+    except ValueError:
+        return "unreadable"
+
+
+def _foreign(store: Store, found: object) -> Failure:
+    place = f"{store.location}/{MARKER}"
+    if not isinstance(found, dict):
+        message = (
+            f"{place} is not an ownership marker of ours; give the Tenant a slug or the BackupStore a prefix"
+        )
+        return Failure(Reason.STORE_FOREIGN, message + " that nobody uses")
+    owner = (
+        f'Tenant "{found.get("name")}" in namespace "{found.get("namespace")}" of cluster '
+        f"{found.get('clusterId')}"
+    )
+    return Failure(
+        Reason.STORE_FOREIGN,
+        f"{store.location} belongs to {owner[:300]}; give this Tenant another slug or this BackupStore "
+        "another prefix",
+    )
+
+
+def _write(target: Path, document: dict[str, Any]) -> None:
+    # Renamed whole: a killed prepare leaves no half document for a restarted container to read.
+    temporary = target.with_suffix(".writing")
+    temporary.write_text(json.dumps(document))
+    os.replace(temporary, target)  # noqa: PTH105 - the atomic one by its usual name

@@ -1,0 +1,209 @@
+"""The last container of a backup: what `archive` spooled goes to the store, and then is committed.
+
+Sees only ciphertext. The order is the promise: every pack acknowledged with its checksum, then the
+manifest, create-only, then the manifest read back and compared; only then success. Dying anywhere
+before leaves no manifest, so no backup; dying anywhere after is found by the next `prepare`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenant_backup.archive import names
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract import paths
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.stores import connect
+from tenant_backup.stores.base import (
+    AlreadyExistsError,
+    Digest,
+    NotFoundError,
+    Store,
+    digest_of,
+    put_once,
+    read,
+    require_digest,
+)
+
+from . import commits, wire
+from .crew import Crew, Patience
+from .progress import Progress
+from .verification import verify
+
+IN_FLIGHT = 3  # packs sent at once: 3 x 64 MiB of request bodies at most
+_FOLDERS = ("packs/", "lists/", "keys/")
+
+
+def run(
+    job: jobs.Backup,
+    *,
+    run: Path = paths.RUN,
+    spool: Path = paths.SPOOL,
+    secrets: Path = paths.SECRETS,
+    volume: Path = paths.VOLUME,
+) -> dict[str, Any]:
+    """Serve upload.sock until the commit; return the backup's facts with `location` and `health`.
+
+    Raises Failure: what the store raises; NameTaken; ChecksumMismatch when the store gives back
+    another manifest than it was given; PeerFailed when `archive` ends before its commit.
+    """
+    prepared = json.loads((run / paths.PREPARED).read_text())
+    if prepared["committed"] is not None:
+        return dict(prepared["committed"])
+    store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
+    crew = Crew()
+    try:
+        with Progress("Upload") as progress:
+            session = _Session(store, spool, crew, progress)
+            request = session.receive(run)
+            facts = _commit(store, request, prepared["backupId"], job.uid)
+        session.acknowledge(request)
+    finally:
+        crew.close()
+    if not job.verify or facts["checksum"] != f"sha256:{request.digest.sha256}":
+        return facts
+    return facts | verify(store, session.stored)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One object `archive` wants stored: `source` is in the spool."""
+
+    name: str
+    source: Path
+    digest: Digest
+    facts: dict[str, Any]
+
+
+class _Session:
+    """The conversation with `archive`: a few PUTs at a time, each acknowledged when it is durable."""
+
+    def __init__(self, store: Store, spool: Path, crew: Crew, progress: Progress) -> None:
+        self._store = store
+        self._spool = spool.resolve()
+        self._crew = crew
+        self._progress = progress
+        self._slots = threading.Semaphore(IN_FLIGHT)
+        self._changed = threading.Lock()  # also: one message at a time goes to archive
+        self._unstored: set[str] = set()
+        self._connection: socket.socket | None = None
+        self._commit: _Request | None = None
+        self.stored: dict[str, Digest] = {}
+
+    def receive(self, run: Path) -> _Request:
+        """Store what `archive` asks for; return its commit request once all of that is stored."""
+        patience = Patience(run, "archive")
+
+        def serve(connection: socket.socket) -> None:
+            patience.came = True
+            self._connection = self._crew.adopt(connection)
+            self._crew.start(lambda: self._read(connection))
+
+        with wire.listen(run / paths.UPLOAD_SOCKET) as server:
+            # A PUT that failed stays unstored and fails the crew: this never ends well without it.
+            self._crew.wait(self._is_complete, patience.check, server, serve)
+        assert self._commit is not None
+        return self._commit
+
+    def acknowledge(self, request: _Request) -> None:
+        """Tell `archive` that its work is committed, by its manifest or by a second pod's."""
+        assert self._connection is not None
+        with suppress(OSError):  # archive may be dead by now; the backup is not
+            wire.send(self._connection, {"committed": {"sha256": request.digest.sha256}})
+
+    def _is_complete(self) -> bool:
+        with self._changed:
+            return self._commit is not None and not self._unstored
+
+    def _read(self, connection: socket.socket) -> None:
+        reader = wire.Reader(connection, "archive")
+        while "put" in (message := reader.message()):
+            self._begin(self._request(message["put"]))
+        with self._changed:
+            self._commit = self._request(message["commit"])
+        self._crew.wake()
+
+    def _request(self, asked: dict[str, Any]) -> _Request:
+        source = (self._spool / asked["path"]).resolve()
+        if not source.is_relative_to(self._spool):
+            # `archive` holds no store credentials; it must not have ours uploaded either.
+            raise ValueError(f"{asked['path']} is not in the spool")
+        digest = Digest(asked["length"], asked["sha256"])
+        return _Request(asked["name"], source, digest, asked.get("facts", {}))
+
+    def _begin(self, request: _Request) -> None:
+        if not request.name.startswith(_FOLDERS):
+            raise ValueError(f"{request.name} is not for put")
+        self._slots.acquire()
+        with self._changed:
+            self._unstored.add(request.name)
+        self._crew.start(lambda: self._put(request))
+
+    def _put(self, request: _Request) -> None:
+        assert self._connection is not None
+        try:
+            put_once(self._store, request.name, request.source, request.digest)
+        finally:
+            self._slots.release()
+        request.source.unlink()
+        self._progress.add(request.digest.length)
+        with self._changed:
+            self.stored[request.name] = request.digest
+            self._unstored.discard(request.name)
+            with suppress(OSError):  # archive is gone: whoever reads from it says so
+                wire.send(self._connection, {"stored": request.name})
+        self._crew.wake()
+
+
+def _commit(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any]:
+    if request.name != names.manifest(backup_id):
+        raise ValueError(f"{request.name} is not the manifest of {backup_id}")
+    data = request.source.read_bytes()
+    require_digest(request.name, digest_of(data), request.digest)
+    try:
+        store.put(request.name, data, request.digest)
+    except AlreadyExistsError:
+        other = _found_instead(store, request, backup_id, uid)
+        if other is not None:
+            return other
+    _read_back(store, request.name, data)
+    return {
+        **request.facts,
+        "checksum": f"sha256:{request.digest.sha256}",
+        "location": commits.location(store, backup_id),
+        "health": "Unknown",
+    }
+
+
+def _found_instead(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any] | None:
+    """Return None when the manifest there is the one we sent, or another pod's facts of this backup."""
+    there = commits.find(store, backup_id)
+    if there is not None and there.sha256 == request.digest.sha256:
+        return None  # our PUT arrived and its answer was lost
+    if there is not None and there.uid == uid:
+        return there.facts  # a second pod of this backup was faster; its packs are complete too
+    raise Failure(
+        Reason.NAME_TAKEN,
+        f"another backup was committed as {commits.location(store, backup_id)} meanwhile; the next attempt "
+        "takes another name",
+        retriable=True,
+    )
+
+
+def _read_back(store: Store, name: str, data: bytes) -> None:
+    try:
+        same = read(store, name, commits.MANIFEST_LIMIT) == data
+    except NotFoundError:
+        same = False
+    if not same:
+        raise Failure(
+            Reason.CHECKSUM_MISMATCH,
+            f"{store.location}/{name} was acknowledged and then read back differently; this store loses "
+            "or changes data, use another one",
+        )
