@@ -2,7 +2,8 @@
 
     python -m hack.generate [--check]
 
-types -> crds/, the chart's copies, docs/reference.md; chart -> manifests/base/operator.yaml (with helm).
+types -> crds/, its copies in the chart and in manifests/base, docs/reference.md;
+    chart -> manifests/base/operator.yaml (with helm).
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def _from_types() -> Iterator[tuple[Path, str]]:
     for plural, definition in definitions.items():
         yield ROOT / "crds" / f"{plural}.yaml", HEADER + _yaml(definition)
         yield CHART / "templates" / "crds" / f"{plural}.yaml", _chart_copy(definition)
-    listing = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
-    files = sorted(f"{plural}.yaml" for plural in definitions)
-    yield ROOT / "crds" / "kustomization.yaml", HEADER + _yaml({**listing, "resources": files})
+    # One file: kustomize reads nothing above its own folder.
+    everything = "---\n".join(_yaml(definition) for definition in definitions.values())
+    yield ROOT / "manifests" / "base" / "crds.yaml", HEADER + everything
     yield ROOT / "docs" / "reference.md", reference_page()
 
 

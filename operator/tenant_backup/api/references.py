@@ -6,6 +6,7 @@ GROUP = "tenantbackup.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 CATEGORY = "tenantbackup"  # `kubectl get tenantbackup` lists all kinds
+PART_OF = {"app.kubernetes.io/part-of": "tenant-backup"}  # on everything we bring into a cluster
 
 FINALIZER = f"{GROUP}/data"  # held while data outside the cluster must go first
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import KINDS
-from .references import CATEGORY, GROUP, VERSION
+from .references import CATEGORY, GROUP, PART_OF, VERSION
 from .resource import Column, Resource
 
 Schema = dict[str, Any]
@@ -21,7 +21,7 @@ def custom_resource_definition(kind: type[Resource]) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{names.plural}.{GROUP}"},
+        "metadata": {"name": f"{names.plural}.{GROUP}", "labels": PART_OF},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",

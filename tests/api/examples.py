@@ -1,0 +1,180 @@
+"""One accepted and one refused object for every CEL rule of the CRDs, by the rule's message."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from tenant_backup.api.references import API_VERSION
+
+Document = dict[str, Any]
+RECIPIENT = "age1" + "q" * 58
+SOON = "2030-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Example:
+    """`before` is applied first when the rule is about a change; then one passes and the other does not."""
+
+    rule: str  # the message of the rule
+    accepted: Document
+    refused: Document
+    before: tuple[Document, ...] = ()
+
+
+def make(kind: str, spec: Document, name: str = "acme") -> Document:
+    """Return a document of one of our kinds."""
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def changed(document: Document, **fields: Any) -> Document:
+    """Return a copy with spec fields replaced; keys are dotted paths with __ for the dots, None removes."""
+    result = copy.deepcopy(document)
+    for path, value in fields.items():
+        *parents, last = path.split("__")
+        node = result["spec"]
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is None:
+            node.pop(last, None)
+        else:
+            node[last] = value
+    return result
+
+
+def named(document: Document, name: str) -> Document:
+    """Return a copy with another name."""
+    result = copy.deepcopy(document)
+    result["metadata"]["name"] = name
+    return result
+
+
+DATABASE = {"engine": "PostgreSQL", "host": "pg", "name": "acme", "credentialsSecretRef": {"name": "acme-db"}}
+TENANT = make("Tenant", {"database": DATABASE, "encryption": {"recipients": [RECIPIENT]}})
+S3 = make("BackupStore", {"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "s3"}}}, "prod")
+VOLUME_SPEC = {"persistentVolumeClaim": {"claimName": "backups"}}
+VOLUME = make("BackupStore", {"volume": VOLUME_SPEC}, "disk")
+BACKUP = make("TenantBackup", {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}}, "acme-1")
+REPLACE = make(
+    "TenantRestore",
+    {
+        "source": {"backupRef": {"name": "acme-1"}},
+        "target": {"tenantRef": {"name": "acme"}},
+        "strategy": "Replace",
+    },
+    "acme-back",
+)
+NEW_DATABASE = changed(REPLACE, strategy="NewDatabase", target__database="acme_copy")
+SCHEDULE = make(
+    "BackupSchedule",
+    {
+        "schedule": "0 2 * * *",
+        "tenants": ["acme"],
+        "template": {"storeRef": {"name": "prod"}},
+        "retention": {"keepLast": 7},
+    },
+    "nightly",
+)
+APPROVAL = {"confirm": {"database": "acme", "expires": SOON}}
+
+
+def _column(**fields: Any) -> Document:
+    column = {"table": "public.users", "column": "password", **fields}
+    return changed(TENANT, exclusions__columns=[column])
+
+
+def _tls(**fields: Any) -> Document:
+    return changed(TENANT, database__tls=fields)
+
+
+# fmt: off
+EXAMPLES = [
+    Example("the name of a Tenant has at most 52 characters",
+            changed(named(TENANT, "a" * 52), slug="a"), changed(named(TENANT, "a" * 53), slug="a")),
+    Example("spec.slug is needed because the name is longer than 40 characters or has a dot",
+            changed(named(TENANT, "acme.corp"), slug="acme-corp"), named(TENANT, "acme.corp")),
+    Example("slug is immutable: it names the tenant in every store",
+            changed(TENANT, slug="acme"), changed(TENANT, slug="other"), before=(TENANT,)),
+    Example("slug is immutable: it names the tenant in every store",
+            changed(TENANT, slug="first"), TENANT, before=(changed(TENANT, slug="first"),)),
+    Example("mode VerifyFull needs caSecretRef: the Secret with the server's CA certificate as ca.crt",
+            _tls(mode="VerifyFull", caSecretRef={"name": "ca"}), _tls(mode="VerifyFull")),
+    Example("caSecretRef is used by mode VerifyFull only; set mode: VerifyFull or leave it out",
+            _tls(mode="Require"), _tls(mode="Require", caSecretRef={"name": "ca"})),
+    Example("onRestore: Value needs value, and value is for onRestore: Value only",
+            _column(onRestore="Value", value="!"), _column(onRestore="Value")),
+    Example("onRestore: Value needs value, and value is for onRestore: Value only",
+            _column(onRestore="Null"), _column(onRestore="Null", value="!")),
+    Example("else is for onRestore: KeepLive only: what rows without a match in the live database get",
+            _column(**{"else": "!"}), _column(onRestore="Default", **{"else": "!"})),
+    Example("set exactly one of s3 and volume", S3, changed(S3, volume=VOLUME_SPEC)),
+    Example("set exactly one of s3 and volume", VOLUME, changed(VOLUME, volume=None)),
+    Example("caSecretRef needs an endpoint that starts with https://",
+            changed(S3, s3__caSecretRef={"name": "ca"}, s3__endpoint="https://s3.example"),
+            changed(S3, s3__caSecretRef={"name": "ca"}, s3__endpoint="http://s3.example")),
+    Example("must not have . or .. between slashes",
+            changed(S3, s3__prefix="prod/eu..1/"), changed(S3, s3__prefix="prod/../other")),
+    Example("must not have . or .. between slashes",
+            changed(VOLUME, volume__path="/backups/"), changed(VOLUME, volume__path="/..")),
+    Example("a TenantBackup is immutable: create a new one with another name",
+            BACKUP, changed(BACKUP, deletionPolicy="Retain"), before=(BACKUP,)),
+    Example("a TenantBackup is immutable: create a new one with another name",
+            changed(BACKUP, modules=["hr"]), BACKUP, before=(changed(BACKUP, modules=["hr"]),)),
+    Example("deadline must be between 1m and 168h",
+            changed(BACKUP, deadline="1h30m"), changed(BACKUP, deadline="59s")),
+    Example("deadline must be between 1m and 168h",
+            changed(REPLACE, deadline="168h"), changed(REPLACE, deadline="168h1s")),
+    Example("keepPrevious must be between 0s and 720h",
+            changed(REPLACE, keepPrevious="0s"), changed(REPLACE, keepPrevious="721h")),
+    Example("strategy NewDatabase needs target.database, the database to create",
+            NEW_DATABASE, changed(NEW_DATABASE, target__database=None)),
+    Example("target.database is for strategy NewDatabase only; Replace replaces the Tenant's own database",
+            REPLACE, changed(REPLACE, target__database="acme")),
+    Example("approval is for strategy Replace only; NewDatabase replaces nothing",
+            changed(REPLACE, approval=APPROVAL), changed(NEW_DATABASE, approval=APPROVAL)),
+    Example("undo is for strategy Replace only; drop the new database instead",
+            changed(REPLACE, undo=True), changed(NEW_DATABASE, undo=True), before=(REPLACE,)),
+    Example("undo is set after the restore, not when it is created", REPLACE, changed(REPLACE, undo=True)),
+    Example("undo cannot be taken back: create a new TenantRestore",
+            changed(REPLACE, undo=True), REPLACE, before=(REPLACE, changed(REPLACE, undo=True))),
+    Example("a TenantRestore is immutable except approval and undo: create a new one with another name",
+            changed(REPLACE, approval=APPROVAL, undo=True), changed(REPLACE, deadline="1h"), before=(REPLACE,)),
+    Example("a TenantRestore is immutable except approval and undo: create a new one with another name",
+            REPLACE, changed(REPLACE, identitySecretRef={"name": "key"}), before=(REPLACE,)),
+    Example("set exactly one of tenants and tenantSelector",
+            SCHEDULE, changed(SCHEDULE, tenantSelector={"matchLabels": {"tier": "gold"}})),
+    Example("set exactly one of tenants and tenantSelector",
+            changed(SCHEDULE, tenants=None, tenantSelector={"matchLabels": {"tier": "gold"}}),
+            changed(SCHEDULE, tenants=None)),
+    Example("the name of a BackupSchedule has at most 52 characters",
+            named(SCHEDULE, "a" * 52), named(SCHEDULE, "a" * 53)),
+]
+
+# fmt: on
+
+# Refused by the schema itself (pattern, enum, limit): the last word is part of the API server's answer.
+REFUSED_BY_SCHEMA = [
+    (changed(TENANT, slug="Acme"), "spec.slug"),
+    (changed(TENANT, database__engine="Oracle"), "spec.database.engine"),
+    (changed(TENANT, database__host="a,b"), "spec.database.host"),
+    (changed(TENANT, database__host="/run/postgresql"), "spec.database.host"),
+    (changed(TENANT, database__port=0), "spec.database.port"),
+    (changed(TENANT, database__connections=33), "spec.database.connections"),
+    (changed(TENANT, encryption__recipients=["AGE-SECRET-KEY-1"]), "spec.encryption.recipients[0]"),
+    (changed(TENANT, encryption__recipients=[RECIPIENT] * 2), "spec.encryption.recipients[1]"),
+    (changed(TENANT, modules=[{"name": "hr", "tables": ["employee"]}]), "spec.modules[0].tables[0]"),
+    (changed(TENANT, modules=[{"name": "hr", "tables": ["a.b"]}] * 2), "spec.modules[1]"),
+    (changed(S3, s3__endpoint="https://user:password@s3.example"), "spec.s3.endpoint"),
+    (changed(S3, s3__credentialsSecretRef=None), "spec.s3.credentialsSecretRef"),
+    (changed(BACKUP, compression__level=20), "spec.compression.level"),
+    (changed(BACKUP, deadline="6 hours"), "spec.deadline"),
+    (changed(BACKUP, verification="Contents"), "spec.verification"),
+    (changed(REPLACE, strategy="Merge"), "spec.strategy"),
+    (changed(REPLACE, approval={"confirm": {"database": "acme", "expires": "soon"}}), "expires"),
+    (changed(SCHEDULE, schedule="0 2 * *"), "spec.schedule"),
+    (changed(SCHEDULE, schedule="@reboot"), "spec.schedule"),
+    (changed(SCHEDULE, timeZone="../etc/passwd"), "spec.timeZone"),
+    (changed(SCHEDULE, retention__keepLast=0), "spec.retention.keepLast"),
+    (changed(SCHEDULE, tenants=[]), "spec.tenants"),
+]
