@@ -45,10 +45,12 @@ class Folder:
     fetched: list[str] = field(default_factory=list)
 
     def put(self, name: str, data: bytes) -> None:
+        """Put an object, or another one in its place."""
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         (self.root / name).write_bytes(data)
 
     def take(self, spooled: Spooled) -> None:
+        """Take an object from the writer, as a store does."""
         (self.root / spooled.name).parent.mkdir(parents=True, exist_ok=True)
         spooled.path.rename(self.root / spooled.name)
 
@@ -61,10 +63,12 @@ class Folder:
         return copy
 
     def length(self, name: str) -> int | None:
+        """Return an object's length."""
         path = self.root / name
         return path.stat().st_size if path.exists() else None
 
     def names(self) -> list[str]:
+        """Return the names of all objects."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
 
 
@@ -79,6 +83,7 @@ class Keyring:
 
     @classmethod
     def fresh(cls) -> Keyring:
+        """Make all keys."""
         identity = pyrage.x25519.Identity.generate()
         return cls(
             IndexKey(secrets.token_bytes(32)),
@@ -89,13 +94,16 @@ class Keyring:
 
     @property
     def identity(self) -> Identity:
+        """What a restore has."""
         return Identity.parse(self.identity_text)
 
     @property
     def public(self) -> str:
+        """What a restore trusts."""
         return self.signing.public_key().public_bytes_raw().hex()
 
     def writer_keys(self) -> WriterKeys:
+        """What a backup has."""
         return WriterKeys(self.index, DataKey.fresh(self.recipients), self.signing)
 
 

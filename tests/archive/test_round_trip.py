@@ -34,7 +34,7 @@ def scaled(rows: list[bytes], times: int) -> bytes:
 def test_what_was_written_is_read_back(rows: list[bytes], times: int, blob: bytes, cuts: list[int]) -> None:
     """Any rows in any pieces, and a blob beside them."""
     data = scaled(rows, times)
-    pieces = []
+    pieces: list[bytes] = []
     at = 0
     while at < len(data):
         pieces.append(data[at : at + cuts[len(pieces) % len(cuts)]])

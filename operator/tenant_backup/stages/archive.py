@@ -1,0 +1,343 @@
+"""Stage `archive`: rows in, packs out, a signed manifest last. Holds the tenant's keys and nothing else.
+
+The manifest is handed to `upload` only after the producer's own success (row counts, list of segments,
+its `done`) and after everything the manifest names was acknowledged by the store. End of file anywhere
+before is failure, so a killed producer never becomes a backup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+import tenant_backup
+from tenant_backup.archive import manifest as manifests
+from tenant_backup.archive import names
+from tenant_backup.archive.frame import Kind
+from tenant_backup.archive.keys import DataKey, IndexKey, WriterKeys, recipient_set, wrap
+from tenant_backup.archive.lists import Segment
+from tenant_backup.archive.writer import ArchiveWriter, Spooled, Written
+from tenant_backup.contract import paths
+from tenant_backup.contract.job import Backup
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.results import progress_line
+
+from . import wire
+from .crew import Crew, Patience
+from .mounted import mounted_key
+
+OBJECTS_IN_FLIGHT = 4  # in the spool, waiting for the store; with the open ones they bound the disk
+_PROGRESS_EVERY = 2.0  # seconds
+_KINDS = {"rows": Kind.ROWS, "blob": Kind.BLOB}
+
+
+def run(job: Backup) -> dict[str, Any]:
+    """Archive what `dump` sends; return no facts, they go with the commit to `upload`.
+
+    Raises Failure: KEY_MISSING, INVALID_SPEC, DUMP_TRUNCATED, PEER_FAILED, VOLUME_UNAVAILABLE.
+    """
+    prepared = json.loads((paths.RUN / paths.PREPARED).read_bytes())
+    if prepared["committed"]:
+        return {}  # an earlier attempt died after its commit; `upload` answers with its facts
+    started = _now()
+    keys = _writer_keys(job)
+    crew = Crew()
+    server = wire.listen(paths.RUN / paths.ARCHIVE_SOCKET)
+    upload = _Upload(wire.connect(paths.RUN / paths.UPLOAD_SOCKET, "upload"), crew)
+    level = job.compression_level
+    writer = ArchiveWriter(keys, job.tenant.slug, paths.SPOOL, upload.put_spooled, level=level)
+    try:
+        _put_index_key(job, keys.index, prepared["keys"], upload)
+        intake = _Intake(writer, crew)
+        intake.receive(server)
+        written = writer.finish(intake.catalogue)
+        crew.wait(upload.is_drained)
+        manifest = _describe(job, prepared["backupId"], started, keys.index.key_id, intake, written)
+        upload.commit(manifest, manifests.sign(manifest, keys.signing))
+        crew.wait(upload.is_committed)
+        intake.acknowledge()
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _spool_full(error) from error
+        raise
+    finally:
+        crew.close()
+        writer.abort()
+    return {}
+
+
+class _Upload:
+    """The connection to `upload`. Objects are put by several threads, answers read by one."""
+
+    def __init__(self, connection: socket.socket, crew: Crew) -> None:
+        self._connection = crew.adopt(connection)
+        self._crew = crew
+        self._changed = threading.Condition()
+        self._in_flight: set[str] = set()
+        self._committed: str | None = None
+        self._expected = ""
+        crew.start(self._read_answers)
+
+    def put_spooled(self, spooled: Spooled) -> None:
+        """Hand on a finished pack; blocks while OBJECTS_IN_FLIGHT are on their way."""
+        self.put(spooled.name, spooled.path, spooled.ref.length, spooled.ref.sha256)
+
+    def put(self, name: str, path: Path, length: int, sha256: str) -> None:
+        """Hand on an object; `upload` unlinks the file. Raises Failure(PEER_FAILED)."""
+        with self._changed:
+            while len(self._in_flight) >= OBJECTS_IN_FLIGHT:
+                self._crew.check()
+                self._changed.wait(0.2)
+            self._in_flight.add(name)
+            self._send({"put": {"name": name, "path": str(path), "length": length, "sha256": sha256}})
+
+    def commit(self, manifest: manifests.Manifest, data: bytes) -> None:
+        """Hand on the manifest. Everything it names must have been stored."""
+        path = paths.SPOOL / "manifest"
+        path.write_bytes(data)
+        sha256 = self._expected = hashlib.sha256(data).hexdigest()
+        name, facts = names.manifest(manifest.backup_id), manifests.facts(manifest, sha256)
+        document = {"name": name, "path": str(path), "length": len(data), "sha256": sha256, "facts": facts}
+        with self._changed:
+            self._send({"commit": document})
+
+    def is_drained(self) -> bool:
+        """Say whether the store has acknowledged everything."""
+        return not self._in_flight
+
+    def is_committed(self) -> bool:
+        """Say whether the manifest is in the store. Raises Failure when it is another one."""
+        if self._committed is not None and self._committed != self._expected:
+            raise Failure(
+                Reason.CHECKSUM_MISMATCH, "the store read back another manifest; see that it is not shared"
+            )
+        return self._committed is not None
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            wire.send(self._connection, message)
+        except OSError:
+            raise wire.peer_failed("upload") from None
+
+    def _read_answers(self) -> None:
+        reader = wire.Reader(self._connection, "upload")
+        while self._committed is None:
+            answer = reader.message()
+            with self._changed:
+                if "committed" in answer:
+                    self._committed = answer["committed"]["sha256"]
+                else:
+                    self._in_flight.remove(answer["stored"])
+                self._changed.notify_all()
+            self._crew.wake()
+
+
+class _Intake:
+    """All that comes from `dump`: one control connection, a data connection per worker."""
+
+    def __init__(self, writer: ArchiveWriter, crew: Crew) -> None:
+        self.catalogue: dict[str, Any] = {}
+        self._writer, self._crew = writer, crew
+        self._control: socket.socket | None = None
+        self._listed: list[str] | None = None  # every segment that dump says it sent
+        self._lock = threading.Lock()
+        self._receiving = 0  # connections whose end has not come
+        self._begun: set[str] = set()
+        self._progress = _Progress()
+
+    def receive(self, server: socket.socket) -> None:
+        """Serve `dump` until it is done and all it sent is in packs. Raises Failure."""
+        patience = Patience(paths.RUN, "dump")
+
+        def tick() -> None:
+            patience.check()
+            self._progress.tick()
+
+        def serve(connection: socket.socket) -> None:
+            patience.came = True
+            self._serve(connection)
+
+        self._crew.wait(lambda: self._listed is not None, tick, server, serve)
+        self._serve_backlog(server)
+        self._crew.wait(lambda: self._receiving == 0, tick)
+        self._check_complete()
+
+    def acknowledge(self) -> None:
+        """Tell `dump` that its rows are a backup now."""
+        assert self._control is not None
+        with contextlib.suppress(OSError):  # the backup is committed: that dump died since does not undo it
+            wire.send(self._control, {"done": True})
+
+    def segments(self) -> dict[str, Segment]:
+        """What was received, by segment id."""
+        return self._writer.segments
+
+    def _serve_backlog(self, server: socket.socket) -> None:
+        # What dump connected before it said done waits here; later connections are nobody's.
+        server.setblocking(False)
+        while True:
+            try:
+                connection, _ = server.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(True)
+            self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._receiving += 1
+        self._crew.adopt(connection)
+        self._crew.start(lambda: self._read(connection))
+
+    def _read(self, connection: socket.socket) -> None:
+        reader = wire.Reader(connection, "dump")
+        if reader.message()["connection"] == "control":
+            self._read_control(connection, reader)
+        else:
+            self._read_data(reader)
+        with self._lock:
+            self._receiving -= 1
+        self._crew.wake()
+
+    def _read_control(self, connection: socket.socket, reader: wire.Reader) -> None:
+        self._control = connection
+        while not (message := reader.message()).get("done"):
+            if "plan" in message:
+                self._progress.total = int(message["plan"]["bytes"])
+            if "catalogue" in message:
+                self.catalogue = message["catalogue"]
+        self._listed = list(message["segments"])
+
+    def _read_data(self, reader: wire.Reader) -> None:
+        while not (header := reader.message()).get("end"):
+            self._read_segment(reader, header)
+
+    def _read_segment(self, reader: wire.Reader, header: dict[str, Any]) -> None:
+        with self._lock:
+            if header["segment"] in self._begun:
+                raise _truncated(f"segment {header['segment']} was sent twice")
+            self._begun.add(header["segment"])
+        segment = self._writer.segment(header["segment"], _KINDS[header["kind"]], header["table"])
+        for piece in reader.raw(bytes.fromhex(header["marker"])):
+            segment.write(piece)
+            self._progress.add(len(piece))
+        said = reader.message()["rows"]
+        seen = segment.close().rows
+        if seen is not None and said != seen:
+            raise _truncated(f"the server said it sent {said} rows of {header['table']} and {seen} arrived")
+
+    def _check_complete(self) -> None:
+        received = set(self.segments())
+        listed = set(self._listed or ())
+        if received != listed:
+            raise _truncated(f"the dump lists {len(listed)} segments and {len(received)} arrived")
+        for table in self.catalogue.get("tables", []):
+            self._check_table(table)
+
+    def _check_table(self, table: dict[str, Any]) -> None:
+        missing = [name for name in table["segments"] if name not in self.segments()]
+        if missing:
+            raise _truncated(f"segment {missing[0]} of {table['name']} did not arrive")
+        seen = sum(self.segments()[name].rows or 0 for name in table["segments"])
+        if table["rows"] is not None and table["rows"] != seen:
+            raise _truncated(f"the dump counted {table['rows']} rows in {table['name']} and {seen} arrived")
+
+
+class _Progress:
+    """Bytes read so far, as one JSON line every few seconds."""
+
+    def __init__(self) -> None:
+        self.total = 0  # bytes, estimated
+        self._read = 0
+        self._lock = threading.Lock()
+        self._next = time.monotonic() + _PROGRESS_EVERY
+
+    def add(self, count: int) -> None:
+        """Count bytes; called by several threads."""
+        with self._lock:
+            self._read += count
+
+    def tick(self) -> None:
+        """Print a line when it is time."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _PROGRESS_EVERY
+        percent = min(99, 100 * self._read // self.total) if self.total else 0
+        print(
+            progress_line(phase="Dump", percent=percent, bytesRead=self._read, bytesTotal=self.total),
+            flush=True,
+        )
+
+
+def _writer_keys(job: Backup) -> WriterKeys:
+    index = IndexKey(mounted_key("indexKey"))
+    signing = Ed25519PrivateKey.from_private_bytes(mounted_key("signingKey"))
+    return WriterKeys(index, DataKey.fresh(job.recipients), signing)
+
+
+def _put_index_key(job: Backup, index: IndexKey, existing: list[str], upload: _Upload) -> None:
+    name = names.wrapped_index_key(index.key_id, recipient_set(job.recipients))
+    if name in existing:
+        return
+    data = wrap(index.secret, job.recipients)
+    path = paths.SPOOL / "index-key.age"
+    path.write_bytes(data)
+    upload.put(name, path, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
+    job: Backup, backup_id: str, started: str, key_id: str, intake: _Intake, written: Written
+) -> manifests.Manifest:
+    catalogue = intake.catalogue
+    stored = sum(ref.length for ref in (*written.packs, *written.lists))
+    tenant = job.tenant
+    return manifests.Manifest(
+        format=manifests.FORMAT,
+        format_version=manifests.FORMAT_VERSION,
+        writer=tenant_backup.__version__,
+        backup_id=backup_id,
+        backup=manifests.BackupIdentity(job.name, job.uid),
+        tenant=manifests.TenantIdentity(tenant.cluster_id, tenant.namespace, tenant.name, tenant.slug),
+        times=manifests.Times(started, str(catalogue["snapshotAt"]), _now()),
+        server=manifests.Server(str(catalogue["server"]["engine"]), str(catalogue["server"]["version"])),
+        encryption=manifests.Encryption("Age", key_id, recipient_set(job.recipients), tuple(job.recipients)),
+        consistency=str(catalogue.get("consistency", "Snapshot")),
+        partial=bool(job.only_modules),
+        modules=manifests.Modules(tuple(module.name for module in job.modules), tuple(job.only_modules)),
+        tables=len(catalogue["tables"]),
+        rows=sum(segment.rows or 0 for segment in intake.segments().values()),
+        bytes=manifests.Sizes(written.logical, stored, stored),
+        packs=written.packs,
+        lists=written.lists,
+        catalogue=written.catalogue,
+    )
+
+
+def _truncated(what: str) -> Failure:
+    return Failure(
+        Reason.DUMP_TRUNCATED,
+        f"{what}: nothing was committed; the next attempt reads the database again",
+        retriable=True,
+    )
+
+
+def _spool_full(error: OSError) -> Failure:
+    return Failure(
+        Reason.VOLUME_UNAVAILABLE,
+        f"the spool of the Job is full ({error.strerror}); give its node more ephemeral storage",
+        retriable=True,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,110 @@
+"""The threads of one stage: the first to fail decides how the stage ends, and nobody keeps waiting.
+
+Threads block on sockets. When one fails, every connection is shut down, so the others find end of
+file; what they raise then is a consequence and is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .wire import PEER_TIMEOUT, failed_flag, peer_failed
+
+_TICK = 0.2  # seconds between looks at the clock and at a peer's flag
+
+
+class Crew:
+    """Starts threads, knows their connections, and wakes the main thread when something changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+        self._connections: list[socket.socket] = []
+        self._woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread; what it raises fails the crew."""
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def adopt(self, connection: socket.socket) -> socket.socket:
+        """Return `connection`, to be shut down when somebody fails."""
+        with self._lock:
+            self._connections.append(connection)
+        return connection
+
+    def check(self) -> None:
+        """Raise what the first thread that failed raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    def wake(self) -> None:
+        """Let the main thread look again at what it waits for."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            self._wake.send(b"!")
+
+    def wait(
+        self,
+        done: Callable[[], bool],
+        tick: Callable[[], None] = lambda: None,
+        server: socket.socket | None = None,
+        serve: Callable[[socket.socket], None] = lambda _: None,
+    ) -> None:
+        """Wait until `done()`, in the main thread; give new connections of `server` to `serve`.
+
+        `tick` is called several times a second. Raises what a thread raised, or what `tick` raises.
+        """
+        sources = [self._woken] if server is None else [self._woken, server]
+        while self._still_waiting(done):
+            ready, _, _ = select.select(sources, [], [], _TICK)
+            if self._woken in ready:
+                self._woken.recv(4096)
+            if server in ready and server is not None:
+                serve(server.accept()[0])
+            tick()
+
+    def close(self) -> None:
+        """Shut every connection down; threads that still read find end of file."""
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _still_waiting(self, done: Callable[[], bool]) -> bool:
+        self.check()
+        return not done()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            first = self._failure is None
+            if first:
+                self._failure = error
+        if first:
+            self.close()
+            self.wake()
+
+
+class Patience:
+    """Waits for a peer's first connection: not for ever, and not for one that said it failed."""
+
+    def __init__(self, run: Path, peer: str) -> None:
+        self._flag, self._peer = failed_flag(run, peer), peer
+        self._give_up = time.monotonic() + PEER_TIMEOUT
+        self.came = False
+
+    def check(self) -> None:
+        """Raise Failure(PEER_FAILED) when the peer will not come any more."""
+        if not self.came and (self._flag.exists() or time.monotonic() > self._give_up):
+            raise peer_failed(self._peer)

@@ -1,0 +1,162 @@
+"""Stage `open`: verified plaintext for `load`. Holds the identity and the tenant's index key, nothing else.
+
+Signature, tenant, keys and the presence of every pack are checked before `load` gets its first answer;
+each chunk is checked against its keyed id before it is sent.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tenant_backup.archive import names
+from tenant_backup.archive.lists import Catalogue
+from tenant_backup.archive.manifest import document
+from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
+from tenant_backup.contract import paths
+from tenant_backup.contract.job import Restore
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import wire
+from .crew import Crew, Patience
+from .mounted import mounted_identity, mounted_key_or_none
+
+_CONNECTIONS = 8  # to `download`, opened when they are needed
+
+
+def run(job: Restore) -> dict[str, Any]:
+    """Serve one backup to `load` until it is done.
+
+    Raises Failure: KEY_MISSING, WRONG_KEY, SIGNATURE_INVALID, CHECKSUM_MISMATCH, PACK_MISSING,
+    CROSS_TENANT_ACCESS, UNSUPPORTED_CONTENT, BACKUP_NOT_FOUND, PEER_FAILED.
+    """
+    crew = Crew()
+    server = wire.listen(paths.RUN / paths.OPEN_SOCKET)
+    objects = _Downloads(crew)
+    reader = _open(job, objects)
+    try:
+        _Service(reader, crew).serve(server)
+        objects.finish()
+    finally:
+        crew.close()
+        reader.close()
+    return {}
+
+
+def _open(job: Restore, objects: _Downloads) -> ArchiveReader:
+    """Check everything that can be checked before a row is asked for."""
+    identity = mounted_identity(job.identity_secret)
+    data = objects.read(names.manifest(job.backup_id))
+    source = job.source
+    tenant = (source.slug, source.namespace, source.name)
+    manifest = open_manifest(data, job.signing_key, job.backup_id, tenant, job.manifest_sha256)
+    index = open_index_key(manifest, mounted_key_or_none("indexKey"), identity, objects)
+    reader = ArchiveReader(manifest, index, identity, objects)
+    reader.check_presence()
+    reader.check_identity()
+    return reader
+
+
+class _Downloads:
+    """The tenant's objects, asked of `download` over a few connections."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._idle: queue.LifoQueue[socket.socket | None] = queue.LifoQueue()
+        for _ in range(_CONNECTIONS):
+            self._idle.put(None)
+
+    def fetch(self, name: str, length: int | None, sha256: str | None) -> Path:
+        """Have an object brought into the spool. Raises Failure(PEER_FAILED)."""
+        return Path(self._ask({"get": name, "length": length, "sha256": sha256})["path"])
+
+    def length(self, name: str) -> int | None:
+        """Return an object's length in bytes, None when there is none. Raises Failure(PEER_FAILED)."""
+        answer = self._ask({"stat": name})["length"]
+        return None if answer is None else int(answer)
+
+    def read(self, name: str) -> bytes:
+        """Return a small object whole. Raises Failure(BACKUP_NOT_FOUND)."""
+        if self.length(name) is None:
+            raise Failure(
+                Reason.BACKUP_NOT_FOUND,
+                f"the store has no {name}; the backup was deleted or is in another store or prefix",
+            )
+        path = self.fetch(name, None, None)
+        data = path.read_bytes()
+        path.unlink()
+        return data
+
+    def finish(self) -> None:
+        """Tell `download` that its work is done."""
+        with self._connection() as connection:
+            wire.send(connection, {"done": True})
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        with self._connection() as connection:
+            wire.send(connection, question)
+            return wire.Reader(connection, "download").message()
+
+    @contextmanager
+    def _connection(self) -> Iterator[socket.socket]:
+        connection = self._idle.get()
+        try:
+            if connection is None:
+                connection = self._crew.adopt(wire.connect(paths.RUN / paths.DOWNLOAD_SOCKET, "download"))
+            yield connection
+        except OSError:
+            raise wire.peer_failed("download") from None
+        finally:
+            self._idle.put(connection)
+
+
+class _Service:
+    """Answers `load`: the catalogue once, then segments over as many connections as it likes."""
+
+    def __init__(self, reader: ArchiveReader, crew: Crew) -> None:
+        self._reader, self._crew = reader, crew
+        self._catalogue: Catalogue = reader.catalogue()
+        self._done = False
+
+    def serve(self, server: socket.socket) -> None:
+        """Serve until `load` says that it is done. Raises Failure."""
+        patience = Patience(paths.RUN, "load")
+
+        def serve(connection: socket.socket) -> None:
+            patience.came = True
+            self._crew.adopt(connection)
+            self._crew.start(lambda: self._answer_all(connection))
+
+        self._crew.wait(lambda: self._done, patience.check, server, serve)
+
+    def _answer_all(self, connection: socket.socket) -> None:
+        reader = wire.Reader(connection, "load")
+        control = False
+        while (question := reader.message_or_end()) is not None:
+            control = control or question.get("get") == "catalogue"
+            if question.get("done"):
+                self._done = True
+                self._crew.wake()
+                return
+            self._answer(connection, question)
+        if control:
+            raise wire.peer_failed("load")
+
+    def _answer(self, connection: socket.socket, question: dict[str, Any]) -> None:
+        try:
+            if question["get"] == "catalogue":
+                manifest = document(self._reader.manifest)
+                wire.send(connection, {"catalogue": self._catalogue.engine, "manifest": manifest})
+            else:
+                self._send_segment(connection, question["segment"])
+        except (BrokenPipeError, ConnectionResetError):
+            raise wire.peer_failed("load") from None
+
+    def _send_segment(self, connection: socket.socket, segment_id: str) -> None:
+        segment = self._catalogue.segments[segment_id]
+        wire.send_blocks(connection, self._reader.blocks(segment))
+        wire.send(connection, {"rows": segment.rows, "bytes": segment.bytes})
