@@ -170,7 +170,9 @@ def test_one_tenant_never_sees_another(place: Place) -> None:
         assert list(other.entries("manifests")) == []
 
 
-@pytest.mark.parametrize("name", ["../other", "a/../../b", "/etc/passwd", "", "a//b", "a/.hidden", ".", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../other", "a/../../b", "/etc/passwd", "", "a//b", "a/.hidden", ".", "a\0b"]
+)
 def test_a_name_that_leads_elsewhere_is_refused(store: Store, name: str) -> None:
     """Names come from manifests, which come from the store: they are not trusted."""
     with pytest.raises(ValueError, match="not a store name"):

@@ -164,7 +164,7 @@ def test_wrong_keys_are_permission_denied_and_never_shown(
         with pytest.raises(Failure) as caught:
             attempt()
         assert caught.value.reason is Reason.STORE_PERMISSION_DENIED
-        assert 's3-keys' in caught.value.message
+        assert "s3-keys" in caught.value.message
         assert user[0] not in caught.value.message
         assert user[1] not in str(caught.value)
 
@@ -190,7 +190,7 @@ def test_a_writer_without_the_right_to_delete_is_refused_to_delete(s3: S3Server,
 
 
 def test_a_bucket_that_does_not_exist_is_never_an_empty_store(s3: S3Server, tmp_path: Path) -> None:
-    """"Absent" is said of objects only: a missing bucket is StoreNotFound for every call."""
+    """ "Absent" is said of objects only: a missing bucket is StoreNotFound for every call."""
     place = s3_place(tmp_path, s3.endpoint)
     object.__setattr__(place.described, "bucket", "no-such-bucket")
     store = place.connect()
@@ -264,7 +264,9 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(today - datetime.timedelta(days=1))
         .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
         .sign(key, hashes.SHA256())
     )
     (folder / "tls.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -326,5 +328,3 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
     assert int(ended.stdout) < 256 << 20
-
-

@@ -1,0 +1,72 @@
+# The two images of the Tenant Backup Operator, one target each: `operator` decides, `runner` moves bytes.
+# Builds with docker, podman or buildah; our own source is the last layer, so that a change rebuilds only that.
+
+FROM debian:trixie-slim AS python
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ARG DEBIAN_FRONTEND=noninteractive
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 ca-certificates \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /usr/share/doc /usr/share/man /usr/share/locale \
+ && echo 'nonroot:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd \
+ && echo 'nonroot:x:65532:' >> /etc/group
+
+# pip lives in a venv of its own, so that none of it reaches the images.
+FROM python AS builder
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3-venv \
+ && python3 -m venv /opt/pip \
+ && python3 -m venv --without-pip /opt/venv
+WORKDIR /build
+
+# unchecked-hash: bytecode that start-up does not have to compare with its source.
+FROM builder AS operator-packages
+COPY constraints/operator.txt .
+RUN /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --no-compile --require-hashes -r operator.txt \
+ && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
+ && python3 -m compileall -q -j0 --invalidation-mode unchecked-hash /opt/venv
+
+FROM builder AS runner-packages
+COPY constraints/runner.txt .
+RUN /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --no-compile --require-hashes -r runner.txt \
+ && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
+ && python3 -m compileall -q -j0 --invalidation-mode unchecked-hash /opt/venv
+
+# pg_dump refuses servers newer than itself, and what it writes is read best by its own version: one client each.
+FROM debian:bookworm-slim AS postgresql-15
+RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client-15
+
+FROM debian:trixie-slim AS postgresql-17
+RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client-17
+
+
+FROM python AS operator
+COPY --from=operator-packages /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup
+WORKDIR /tmp
+ENTRYPOINT ["python", "-m", "tenant_backup.controllers"]
+LABEL org.opencontainers.image.title="Tenant Backup Operator" \
+      org.opencontainers.image.description="Backs up, proves and restores the databases of many tenants on Kubernetes" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY operator/tenant_backup /opt/tenant-backup/tenant_backup
+RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/tenant-backup
+USER 65532:65532
+
+
+FROM python AS runner
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libpq5 libreadline8t64 liblz4-1 libzstd1 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /usr/share/doc /usr/share/man /usr/share/locale
+COPY --from=postgresql-15 /usr/lib/postgresql/15/bin/psql /usr/lib/postgresql/15/bin/pg_dump /usr/lib/postgresql/15/bin/pg_restore /usr/lib/postgresql/15/bin/
+COPY --from=postgresql-17 /usr/lib/postgresql/17/bin/psql /usr/lib/postgresql/17/bin/pg_dump /usr/lib/postgresql/17/bin/pg_restore /usr/lib/postgresql/17/bin/
+# A library that a client misses has to fail the build, not a backup.
+RUN for client in /usr/lib/postgresql/*/bin/*; do "$client" --version; done
+COPY --from=runner-packages /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup
+WORKDIR /tmp
+ENTRYPOINT ["python", "-m", "tenant_backup.stages"]
+LABEL org.opencontainers.image.title="Tenant Backup Runner" \
+      org.opencontainers.image.description="The stages of the Tenant Backup Operator's Jobs: database clients and data path" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY operator/tenant_backup /opt/tenant-backup/tenant_backup
+RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/tenant-backup
+USER 65532:65532

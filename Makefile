@@ -1,0 +1,95 @@
+# The two commands of a fresh machine: `make demo` and `make test`. `make help` lists the others.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+LOCAL := $(CURDIR)/.local
+VENV := $(LOCAL)/venv
+PYTHON := $(VENV)/bin/python
+CLUSTER := python3 -m hack.localcluster
+NAMESPACE := tenant-backup-system
+
+# A cluster of one's own: make demo KUBECONTEXT=name (after make images PUSH=registry/name).
+KUBECONTEXT ?=
+PUSH ?=
+ONLY ?=
+SIZE ?=
+PYTEST_ARGS ?=
+
+export PATH := $(LOCAL)/bin:$(VENV)/bin:$(PATH)
+export TENANT_BACKUP_CONTEXT := $(KUBECONTEXT)
+ifeq ($(KUBECONTEXT),)
+export KUBECONFIG := $(LOCAL)/kubeconfig
+CLUSTER_READY := cluster-up images
+else
+CLUSTER_READY :=
+HELM_CONTEXT := --kube-context $(KUBECONTEXT)
+endif
+ifneq ($(PUSH),)
+HELM_IMAGES := --set operator.image=$(PUSH)-operator:dev --set runner.image=$(PUSH)-runner:dev
+endif
+
+.PHONY: help
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-24s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Local cluster
+.PHONY: cluster-up cluster-down cluster-status cluster-load images
+cluster-up:  ## start a real single-node Kubernetes on this machine (root; about 15 minutes the first time)
+	@$(CLUSTER) up
+
+cluster-down:  ## stop it and leave nothing behind
+	@$(CLUSTER) down
+
+cluster-status:  ## say what runs
+	@$(CLUSTER) status
+
+cluster-load:  ## load an image archive: make cluster-load IMAGE=file.tar
+	@$(CLUSTER) load $(or $(IMAGE),$(error say which archive: make cluster-load IMAGE=file.tar))
+
+images:  ## build the images and load them; or push them: make images PUSH=registry/name
+	@$(CLUSTER) images $(if $(PUSH),--push $(PUSH))
+
+##@ Use
+.PHONY: install demo
+install: $(CLUSTER_READY)  ## install the operator by its chart into namespace tenant-backup-system
+	helm upgrade --install tenant-backup charts/tenant-backup-operator $(HELM_CONTEXT) $(HELM_IMAGES) \
+	  --namespace $(NAMESPACE) --create-namespace --wait --timeout 2m
+
+demo: setup install  ## two tenants: back up, destroy, restore, prove equal
+	$(PYTHON) -m hack.demo
+
+##@ Develop
+.PHONY: setup generate verify test test-cluster-lifecycle bench clean
+setup: $(VENV)/.ready  ## make the Python environment in .local/venv
+
+$(VENV)/.ready: constraints/dev.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/dev.txt
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+generate: setup  ## write CRDs and reference pages from the API types
+	$(PYTHON) -m hack.generate
+
+verify: setup  ## generated files, lint, types, layers
+	$(PYTHON) -m hack.generate --check
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+test: setup cluster-up images  ## every test but the cluster's own life; PYTEST_ARGS="-k name" runs some
+	$(PYTHON) -m pytest -m "not owns_cluster" $(PYTEST_ARGS)
+
+test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
+	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster $(PYTEST_ARGS)
+
+bench: setup install  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
+	$(PYTHON) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZE),--size $(SIZE))
+
+clean:  ## remove what was built in this checkout (the cache and the cluster stay)
+	rm -rf build dist .local/venv .*_cache

@@ -1,0 +1,124 @@
+"""Go programs built from the pinned modules in `go/`, cached outside the checkout by content.
+
+The cache key covers go.mod, go.sum, the flags and the version of Go, so a second checkout, or a second run,
+builds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .say import Problem, step
+from .settings import CACHE
+
+MODULES = Path(__file__).with_name("go")
+OLDEST_GO = (1, 26)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One pinned Go module and the programs that `go build tool` makes of it."""
+
+    name: str
+    version: str
+    duration: str  # on two cores with cold caches
+    flags: tuple[str, ...] = ()
+    link: str = ""
+
+    @property
+    def title(self) -> str:
+        """How it is called in a progress line."""
+        return f"{self.name} {self.version}"
+
+    def command(self, output: Path) -> list[str]:
+        """The command that builds all tools of the module into a folder."""
+        return [
+            "go",
+            "build",
+            "-trimpath",
+            *self.flags,
+            "-ldflags",
+            f"-s -w {self.link}",
+            "-o",
+            f"{output}/",
+            "tool",
+        ]
+
+    def folder(self) -> Path:
+        """Where the programs are or will be."""
+        pinned = [(MODULES / self.name / name).read_bytes() for name in ("go.mod", "go.sum")]
+        content = b"\0".join([*pinned, " ".join(self.command(Path("out"))).encode(), go_version().encode()])
+        return CACHE / "bin" / f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+KUBERNETES = Build(
+    "kubernetes", "1.36.3", "5 minutes", link="-X k8s.io/component-base/version.gitVersion=v1.36.3"
+)
+CONTAINERD = Build("containerd", "2.4.2", "1 minute", flags=("-tags", "no_btrfs,no_devmapper,no_zfs"))
+ETCD = Build("etcd", "3.6.8", "1 minute")
+COREDNS = Build("coredns", "1.15.0", "2 minutes")
+HELM = Build("helm", "4.3.1", "1 minute")
+VERSITYGW = Build("versitygw", "1.8.0", "1 minute")
+NODE_BUILDS = (KUBERNETES, CONTAINERD, ETCD, COREDNS, HELM)
+
+
+@cache
+def go_version() -> str:
+    """The version of the Go toolchain on PATH, e.g. "go1.26.8". Raises Problem when missing or too old."""
+    wanted = ".".join(map(str, OLDEST_GO))
+    if not shutil.which("go"):
+        raise Problem(f"Go is missing: install Go {wanted} or newer and put it on PATH.")
+    # GOTOOLCHAIN=local: never let the go command fetch another toolchain behind the user's back.
+    found = subprocess.run(
+        ["go", "env", "GOVERSION"], capture_output=True, text=True, check=True, env=_environment()
+    )
+    version = found.stdout.strip()
+    numbers = tuple(int(part) for part in version.removeprefix("go").split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_GO:
+        raise Problem(
+            f"Go is too old: found {version}, install Go {wanted} or newer and put it first on PATH."
+        )
+    return version
+
+
+def ensure(builds: tuple[Build, ...]) -> None:
+    """Build what the cache has not. The caller holds the machine-wide lock."""
+    missing = [build for build in builds if not build.folder().is_dir()]
+    for number, build in enumerate(missing, 1):
+        with step(f"[{number}/{len(missing)}] building {build.title} (about {build.duration}, once)"):
+            _build(build)
+
+
+def _build(build: Build) -> None:
+    folder = build.folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Built aside and renamed: a killed build never leaves half a folder under the final name.
+    with tempfile.TemporaryDirectory(prefix=f".{build.name}-", dir=folder.parent) as temporary:
+        output = Path(temporary) / "bin"
+        output.mkdir()
+        done = subprocess.run(
+            build.command(output),
+            cwd=MODULES / build.name,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode:
+            raise Problem(f"building {build.title} failed; the lines above say why.")
+        output.rename(folder)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-buildvcs=false -mod=readonly",
+    }

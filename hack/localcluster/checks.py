@@ -1,0 +1,98 @@
+"""What has to be true of the machine before anything is changed on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from .say import Problem, step
+from .settings import PORTS
+
+SMALLEST_DISK = 10 * 2**30  # bytes: binaries, build caches and images
+PROGRAMS = {  # program: its Debian package
+    "runc": "runc",
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+    "nft": "nftables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "catatonit": "catatonit",
+    "openssl": "openssl",
+}
+
+
+def machine_is_suitable() -> None:
+    """Raise Problem unless this is Linux, we are root and there is room."""
+    if sys.platform != "linux":
+        raise Problem("the local cluster needs Linux: run it in a Debian or Ubuntu machine or VM.")
+    if os.geteuid() != 0:
+        raise Problem("the local cluster needs root (namespaces, mounts, a bridge): run this with sudo.")
+    free = shutil.disk_usage("/var/lib").free
+    if free < SMALLEST_DISK:
+        raise Problem(
+            f"too little disk: /var/lib has {free / 2**30:.1f} GiB free, 10 GiB are needed; free some."
+        )
+
+
+def programs_are_installed() -> None:
+    """Install the Debian packages that are missing."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    packages = [package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)]
+    if not packages:
+        return
+    if not shutil.which("apt-get"):
+        raise Problem(f"these programs are missing: install the packages {' '.join(packages)}.")
+    with step(f"installing Debian packages: {' '.join(packages)}"):
+        _apt("update", "-qq")
+        _apt("install", "-y", "-qq", "--no-install-recommends", *packages)
+
+
+def _apt(*arguments: str) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        ["apt-get", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Problem(
+            f"apt-get {arguments[0]} failed, run it by hand to see more: {done.stderr.strip()[-400:]}"
+        )
+
+
+def ports_are_free() -> None:
+    """Raise Problem that names who holds a port we need. Our own bridge has to exist already."""
+    for address, port, purpose in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise Problem(
+                    f"port {port} on {address}, needed for {purpose}, is taken by {_holder(port)}: "
+                    "stop that program and try again."
+                ) from error
+
+
+def _holder(port: int) -> str:
+    """The program and pid that listen on a port, as `ss` knows them."""
+    shown = subprocess.run(
+        ["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=False
+    ).stdout
+    found = [part.split('"')[1::2] + part.split("pid=")[1:] for part in shown.splitlines() if "pid=" in part]
+    if not found:
+        return "another program"
+    name, rest = found[0][0], found[0][-1]
+    pid = rest.split(",")[0]
+    command = Path(f"/proc/{pid}/cmdline")
+    arguments = (
+        command.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() if command.exists() else ""
+    )
+    return f"{name} (pid {pid}: {arguments[:80]})"

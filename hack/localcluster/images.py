@@ -1,0 +1,269 @@
+"""Images: from recipes to archives in the cache, and from there into the node.
+
+An archive's name is the hash of all that went into it, so nothing is built twice and a change in the source
+costs its last layer only. Base images are made from Debian packages under the names that Docker Hub uses: with
+these in place the same Dockerfile that others build from the hub builds here without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import builds, node
+from .builds import VERSITYGW
+from .say import Problem, say, step
+from .settings import CACHE, CHECKOUT, STATE
+
+ARCHIVES = CACHE / "images"
+STORAGE = CACHE / "buildah"
+TRUSTED = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
+_TRUSTED_INSIDE = "/run/trusted.crt"
+KEEP = 3  # archives of one image in the cache
+
+# What Debian's own slim images leave out.
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
+_KEPT = ("/usr/share/doc/*/copyright",)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its name, its Dockerfile, the target in it and the files it is made of."""
+
+    name: str
+    dockerfile: str
+    sources: tuple[str, ...]
+    bases: tuple[str, ...]
+    target: str | None = None
+    arguments: tuple[str, ...] = ()
+    program: builds.Build | None = None  # copied into the build context
+
+    def files(self) -> Iterator[Path]:
+        """Every source file, in a stable order."""
+        for source in (self.dockerfile, *self.sources):
+            path = CHECKOUT / source
+            found = [path] if path.is_file() else path.rglob("*")
+            yield from sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+    def archive(self) -> Path:
+        """Where the built image is or will be."""
+        digest = hashlib.sha256("\0".join([self.name, *self.arguments, *self.bases]).encode())
+        for file in self.files():
+            digest.update(str(file.relative_to(CHECKOUT)).encode() + b"\0" + file.read_bytes())
+        if self.program:
+            digest.update(self.program.folder().name.encode())
+        short = self.name.rpartition("/")[2].replace(":", "-")
+        return ARCHIVES / f"{short}-{digest.hexdigest()[:16]}.tar"
+
+
+PRODUCT = ("operator/tenant_backup",)
+IMAGES = (
+    Image(
+        "localhost/tenant-backup-operator:dev",
+        "Dockerfile",
+        (*PRODUCT, "constraints/operator.txt"),
+        ("trixie",),
+        target="operator",
+    ),
+    Image(
+        "localhost/tenant-backup-runner:dev",
+        "Dockerfile",
+        (*PRODUCT, "constraints/runner.txt"),
+        ("trixie", "bookworm"),
+        target="runner",
+    ),
+    Image(
+        "localhost/test-postgres:15",
+        "tests/images/postgres/Dockerfile",
+        ("tests/images/postgres",),
+        ("bookworm",),
+        arguments=("DEBIAN=bookworm", "MAJOR=15"),
+    ),
+    Image(
+        "localhost/test-postgres:17",
+        "tests/images/postgres/Dockerfile",
+        ("tests/images/postgres",),
+        ("trixie",),
+        arguments=("DEBIAN=trixie", "MAJOR=17"),
+    ),
+    Image(
+        "localhost/test-versitygw:dev",
+        "tests/images/versitygw/Dockerfile",
+        ("tests/images/versitygw",),
+        ("trixie",),
+        program=VERSITYGW,
+    ),
+)
+
+
+def build() -> None:
+    """Build every image whose archive is not in the cache."""
+    missing = [image for image in IMAGES if not image.archive().exists()]
+    builds.ensure(tuple(image.program for image in missing if image.program))
+    for base in sorted({base for image in missing for base in image.bases}):
+        _ensure_base(base)
+    for number, image in enumerate(missing, 1):
+        with step(f"[{number}/{len(missing)}] building image {image.name}"):
+            _build(image)
+            _prune(image)
+
+
+def load_built() -> None:
+    """Load every image that is built and not in the node yet."""
+    loaded = _loaded()
+    for image in IMAGES:
+        archive = image.archive()
+        if archive.exists() and archive.name not in loaded:
+            import_archive(archive)
+            _loaded_record().open("a").write(f"{archive.name}\n")
+
+
+def import_archive(archive: Path) -> None:
+    """Load an image archive into the node's containerd."""
+    with step(f"loading {archive.name}"):
+        done = _ctr("images", "import", str(archive))
+        if done.returncode:
+            raise Problem(f"{archive} cannot be loaded: {done.stderr.strip()}")
+
+
+def load_pause() -> None:
+    """Load the image of a pod's first process: one static program."""
+    archive = ARCHIVES / "pause.tar"
+    if not archive.exists():
+        _build_pause(archive)
+    import_archive(archive)
+
+
+def push(registry: str) -> None:
+    """Build operator and runner with whatever builder is there and push them below `registry`."""
+    builder = next((name for name in ("docker", "podman", "buildah") if _works(name)), None)
+    if not builder:
+        raise Problem("no image builder works here: install docker, podman or buildah.")
+    for target in ("operator", "runner"):
+        name = f"{registry}-{target}:dev"
+        with step(f"building and pushing {name} with {builder}"):
+            _run([builder, "build", "--target", target, "--tag", name, str(CHECKOUT)])
+            _run([builder, "push", name])
+
+
+def _build(image: Image) -> None:
+    with tempfile.TemporaryDirectory() as context, tempfile.TemporaryDirectory() as trust:
+        options = [f"--build-arg={argument}" for argument in image.arguments]
+        options += [f"--target={image.target}"] if image.target else []
+        _buildah(
+            "build",
+            "--layers",
+            "--pull-never",
+            "--isolation=chroot",
+            *_trust_of_this_machine(Path(trust)),
+            *options,
+            f"--file={CHECKOUT / image.dockerfile}",
+            f"--tag={image.name}",
+            str(_context(image, Path(context))),
+        )
+        _export(image.name, image.archive())
+
+
+def _context(image: Image, temporary: Path) -> Path:
+    """The checkout for the product's images, a folder with just their sources for the tests' own."""
+    if image.dockerfile == "Dockerfile":
+        return CHECKOUT
+    for source in image.sources:
+        shutil.copytree(CHECKOUT / source, temporary, dirs_exist_ok=True)
+    if image.program:
+        shutil.copytree(image.program.folder(), temporary, dirs_exist_ok=True)
+    return temporary
+
+
+def _trust_of_this_machine(temporary: Path) -> list[str]:
+    """Mounts with which pip inside a build trusts whom this machine trusts; none of it enters the image."""
+    if not TRUSTED.exists():
+        return []
+    configuration = temporary / "pip.conf"
+    configuration.write_text(f"[global]\ncert = {_TRUSTED_INSIDE}\n")
+    return [f"--volume={TRUSTED}:{_TRUSTED_INSIDE}:ro", f"--volume={configuration}:/etc/pip.conf:ro"]
+
+
+def _export(name: str, archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    partial = archive.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    _buildah("push", "--quiet", name, f"docker-archive:{partial}:{name}")
+    partial.rename(archive)
+
+
+def _ensure_base(release: str) -> None:
+    """Make debian:RELEASE-slim from Debian packages unless the storage has it."""
+    name = f"docker.io/library/debian:{release}-slim"
+    if _buildah("inspect", "--type=image", name, check=False).returncode == 0:
+        return
+    with step(f"making the base image debian:{release}-slim (about 40 s, once)"), tempfile.TemporaryDirectory() as folder:
+        options = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
+        options += [f"--dpkgopt=path-include={path}" for path in _KEPT]
+        # No recommendations and no translations, as in the hub's image.
+        options += ["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\""]
+        _run(["mmdebstrap", "--quiet", "--variant=minbase", *options, release, f"{folder}/rootfs.tar"])
+        _from_scratch(Path(folder), "ADD rootfs.tar /", name, command='CMD ["bash"]')
+
+
+def _build_pause(archive: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(shutil.which("catatonit") or "/usr/bin/catatonit", f"{folder}/pause")
+        _from_scratch(Path(folder), "COPY pause /pause", node.PAUSE, command='ENTRYPOINT ["/pause", "-P"]')
+    _export(node.PAUSE, archive)
+
+
+def _from_scratch(folder: Path, content: str, name: str, command: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM scratch\n{content}\n{command}\n")
+    _buildah("build", "--quiet", f"--tag={name}", str(folder))
+
+
+def _prune(image: Image) -> None:
+    """Keep the newest archives of an image: each change of the source makes one."""
+    newest = image.archive()
+    stem = newest.name.rpartition("-")[0]
+    old = sorted(newest.parent.glob(f"{stem}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)[KEEP:]
+    for archive in old:
+        archive.unlink()
+
+
+def _loaded_record() -> Path:
+    return STATE / "loaded-images"
+
+
+def _loaded() -> set[str]:
+    return set(_loaded_record().read_text().split()) if _loaded_record().exists() else set()
+
+
+def _ctr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = builds.CONTAINERD.folder() / "ctr"
+    command = [str(program), f"--address={node.SOCKET}", "--namespace=k8s.io", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    # A storage of our own: what else is on the machine stays as it is.
+    places = ["--storage-driver=overlay", f"--root={STORAGE}", "--runroot=/run/tenant-backup-buildah"]
+    return _run(["buildah", *places, *arguments], check=check)
+
+
+def _run(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command quietly; what it printed is shown when it fails."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if check and done.returncode:
+        say(done.stdout[-8000:])
+        raise Problem(f"{command[0]} failed; the lines above say why.")
+    return done
+
+
+def _works(builder: str) -> bool:
+    """Whether a builder is installed and its engine answers."""
+    return bool(shutil.which(builder)) and _run([builder, "info"], check=False).returncode == 0
