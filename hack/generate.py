@@ -94,7 +94,14 @@ def _without_helm(document: Any) -> Any:
 
 
 def _yaml(document: Any) -> str:
-    return yaml.safe_dump(document, sort_keys=False, width=110, allow_unicode=True)
+    return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes shared objects out each time: aliases are hard to read and to diff."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name and shape are PyYAML's
+        return True
 
 
 if __name__ == "__main__":
