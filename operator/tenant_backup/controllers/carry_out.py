@@ -1,0 +1,219 @@
+"""Carrying a plan out: each action once or twice is the same; status comes last.
+
+We may die before and after every request here. What was done is found again by the next look: Jobs
+and backups have names that are functions of what they are for, patches carry the resourceVersion of
+what was decided on, Events are named by their content.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tenant_backup.api.references import API_VERSION, FINALIZER, LABEL_TENANT
+from tenant_backup.cluster import (
+    BACKUP,
+    EVENT,
+    JOB,
+    SECRET,
+    AlreadyExists,
+    Cluster,
+    Gone,
+    Kind,
+    Object,
+    Rejected,
+)
+from tenant_backup.decisions.instants import rfc3339
+from tenant_backup.decisions.names import digest, shortened
+from tenant_backup.decisions.plan import (
+    Announce,
+    Audit,
+    CreateBackup,
+    DeleteBackup,
+    ExpireJob,
+    HoldData,
+    MakeKeys,
+    Plan,
+    ReleaseData,
+    RemoveJob,
+    Run,
+    merge_patch,
+)
+from tenant_backup.jobs import labels
+from tenant_backup.jobs.manifest import Runner, manifest
+from tenant_backup.telemetry.audit import audit
+
+from .look import Look
+
+_log = logging.getLogger(__name__)
+_EVENT_MESSAGE_LIMIT = 1000  # characters
+
+
+class ForeignObject(Exception):
+    """An object with a name of ours is there and was not made by us."""
+
+
+class CarryOut:
+    """Carries out one plan about one object, as it was read."""
+
+    def __init__(self, cluster: Cluster, runner: Runner, kind: Kind, target: Object) -> None:
+        self._cluster = cluster
+        self._runner = runner
+        self._kind = kind
+        self._target = target  # the newest version we know
+        self._keys: Mapping[str, Any] = {}
+        self._do: dict[type[Any], Callable[[Any], Awaitable[None]]] = {
+            Run: self._run,
+            RemoveJob: self._remove_job,
+            ExpireJob: self._expire_job,
+            MakeKeys: self._make_keys,
+            CreateBackup: self._create_backup,
+            DeleteBackup: self._delete_backup,
+            HoldData: self._hold_data,
+            ReleaseData: self._release_data,
+            Announce: self._announce,
+            Audit: self._audit,
+        }
+
+    async def __call__(self, plan: Plan) -> None:
+        """Carry out. Raises a ClusterError, or ForeignObject."""
+        for action in plan.actions:
+            if not isinstance(action, ExpireJob):
+                await self._do[type(action)](action)
+        await self.write(plan.status)
+        # A Job may go only after its outcome is recorded.
+        for action in plan.actions:
+            if isinstance(action, ExpireJob):
+                await self._expire_job(action)
+
+    async def write(self, status: Mapping[str, Any] | None) -> None:
+        """Write the status, if it differs. Raises Conflict when the object changed meanwhile."""
+        if status is None:
+            return
+        patch = merge_patch(self._target.get("status", {}), {**status, **self._keys})
+        if patch:
+            self._target = await self._cluster.patch_status(self._kind, self._target, patch)
+
+    async def _run(self, run: Run) -> None:
+        try:
+            await self._cluster.create(JOB, manifest(run, self._runner))
+        except AlreadyExists:
+            # A previous pass created it and died before the status patch; or it is not ours.
+            there = await self._cluster.get(JOB, run.namespace, run.name)
+            if there and there["metadata"].get("labels", {}).get(labels.UID) != run.subject_uid:
+                raise ForeignObject(
+                    f"a Job named {run.name} exists and was not made for this object; delete it"
+                ) from None
+
+    async def _remove_job(self, action: RemoveJob) -> None:
+        # Foreground: the Job is there until its last pod is gone, so its absence means that nothing runs.
+        await self._cluster.delete(
+            JOB, self._namespace, action.name, uid=action.uid, propagation="Foreground"
+        )
+
+    async def _expire_job(self, action: ExpireJob) -> None:
+        try:
+            patch = {"spec": {"ttlSecondsAfterFinished": action.seconds}}
+            await self._cluster.patch(JOB, self._namespace, action.name, patch)
+        except Gone:
+            return
+        except Rejected as error:
+            _log.warning("Job %s stays: %s", action.name, error.message)
+
+    async def _make_keys(self, action: MakeKeys) -> None:
+        private = Ed25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw()
+        name = shortened(action.tenant.replace(".", "-"), "keys", hashlib.sha256(public).hexdigest()[:10])
+        named = {"signingKey": public.hex(), "keySecret": name}
+        # Status first, guarded by resourceVersion: of two passes only one gets to create its Secret.
+        # If we die before that Secret exists, the next pass finds it missing and nothing was signed yet.
+        self._target = await self._cluster.patch_status(self._kind, self._target, named)
+        await self._cluster.create(SECRET, self._key_secret(name, action.tenant, private.private_bytes_raw()))
+        self._keys = {**named, "keysReady": True}
+
+    def _key_secret(self, name: str, tenant: str, seed: bytes) -> Object:
+        data = {"indexKey": secrets.token_bytes(32), "signingKey": seed}
+        return {
+            # No owner: the keys outlive a Tenant deleted by mistake, and so do its backups.
+            "metadata": {
+                "name": name,
+                "namespace": self._namespace,
+                "labels": {
+                    "app.kubernetes.io/managed-by": "tenant-backup-operator",
+                    LABEL_TENANT: labels.label_value(tenant),
+                },
+            },
+            "type": "Opaque",
+            "immutable": True,
+            "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        }
+
+    async def _create_backup(self, action: CreateBackup) -> None:
+        metadata = {"name": action.name, "namespace": self._namespace, "labels": dict(action.labels)}
+        try:
+            await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
+        except AlreadyExists:
+            return  # a previous pass made it: the name is the slot's
+
+    async def _delete_backup(self, action: DeleteBackup) -> None:
+        await self._cluster.delete(BACKUP, self._namespace, action.name, uid=action.uid)
+
+    async def _hold_data(self, _action: HoldData) -> None:
+        await self._patch_finalizers([*self._finalizers, FINALIZER])
+
+    async def _release_data(self, _action: ReleaseData) -> None:
+        await self._patch_finalizers([name for name in self._finalizers if name != FINALIZER])
+
+    async def _patch_finalizers(self, finalizers: list[str]) -> None:
+        metadata = self._target["metadata"]
+        guarded = {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}
+        self._target = await self._cluster.patch(
+            self._kind, self._namespace, metadata["name"], {"metadata": guarded}
+        )
+
+    async def _announce(self, action: Announce) -> None:
+        metadata, now = self._target["metadata"], rfc3339(Look.now())
+        name = shortened(metadata["name"], limit=200)
+        event = {
+            "metadata": {
+                "name": f"{name}.{digest(metadata['uid'], action.reason, action.message)}",
+                "namespace": self._namespace,
+            },
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": self._kind.name,
+                "name": metadata["name"],
+                "namespace": self._namespace,
+                "uid": metadata["uid"],
+            },
+            "type": action.type,
+            "reason": action.reason,
+            "message": action.message[:_EVENT_MESSAGE_LIMIT],
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "source": {"component": "tenant-backup-operator"},
+        }
+        try:
+            await self._cluster.create(EVENT, event)
+        except AlreadyExists:
+            return
+        except Rejected as error:
+            _log.warning("no Event about %s: %s", metadata["name"], error.message)
+
+    async def _audit(self, action: Audit) -> None:
+        audit(action.record)
+
+    @property
+    def _namespace(self) -> str:
+        return str(self._target["metadata"]["namespace"])
+
+    @property
+    def _finalizers(self) -> list[str]:
+        return list(self._target["metadata"].get("finalizers", ()))

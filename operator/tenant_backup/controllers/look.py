@@ -1,0 +1,117 @@
+"""Reading what decisions need: one look at an object's Jobs, their pods, and why they do not start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tenant_backup.cluster import EVENT, JOB, NAMESPACE, POD, Cluster, Object, Rejected
+from tenant_backup.decisions.instants import parse
+from tenant_backup.decisions.observed import JobSeen, Platform
+from tenant_backup.jobs import labels
+from tenant_backup.jobs.containers import PROGRESS
+from tenant_backup.jobs.outcome import see
+
+PROGRESS_EVERY = timedelta(seconds=10)  # one status write per interval at most
+SILENCE = timedelta(seconds=8)  # without a started container; then Events are asked why
+_LOG_LINES = 20
+
+
+class Look:
+    """One per operator. Keeps the cluster's id, and the last progress of running Jobs."""
+
+    def __init__(self, cluster: Cluster, *, trusts_requested_by: bool) -> None:
+        self.cluster = cluster
+        self._trusts = trusts_requested_by
+        self._platform: Platform | None = None
+        self._progress: dict[str, tuple[datetime, Mapping[str, Any] | None]] = {}
+
+    @staticmethod
+    def now() -> datetime:
+        """Return the time of this look."""
+        return datetime.now(UTC)
+
+    async def platform(self) -> Platform:
+        """Return what is the same for every object. Raises a ClusterError."""
+        if self._platform is None:
+            system = await self.cluster.get(NAMESPACE, "", "kube-system")
+            if system is None:
+                raise Rejected("namespace kube-system does not exist: the cluster has no identity")
+            self._platform = Platform(system["metadata"]["uid"], self._trusts)
+        return self._platform
+
+    async def jobs(self, namespace: str, uid: str, now: datetime) -> tuple[JobSeen, ...]:
+        """Return the Jobs made for the object with this UID."""
+        selector = f"{labels.UID}={uid}"
+        jobs = await self.cluster.list(JOB, namespace, labels=selector)
+        if not jobs:
+            return ()
+        pods = await self.cluster.list(POD, namespace, labels=selector)
+        return tuple([await self._seen(job, _pods_of(job, pods), now) for job in jobs])
+
+    async def _seen(self, job: Object, pods: list[Object], now: datetime) -> JobSeen:
+        warnings = await self._warnings(job, pods, now)
+        seen = see(job, pods, now, warnings=warnings)
+        if seen.finished or not seen.running or seen.outcome is not None:
+            self._progress.pop(seen.uid, None)
+            return seen
+        return see(job, pods, now, warnings=warnings, progress=await self._latest(job, pods, now))
+
+    async def _warnings(self, job: Object, pods: list[Object], now: datetime) -> list[Object]:
+        """Return warning Events of what is silent for too long; asking always would cost a request each."""
+        newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=job)
+        born = parse(newest["metadata"]["creationTimestamp"]) or now
+        if now - born < SILENCE or "completionTime" in job.get("status", {}) or not _is_silent(newest):
+            return []
+        namespace, name = newest["metadata"]["namespace"], newest["metadata"]["name"]
+        try:
+            events = await self.cluster.list(
+                EVENT, namespace, fields=f"involvedObject.name={name},type=Warning"
+            )
+        except Rejected:
+            return []  # the right to read Events is a comfort, not a need
+        return sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""), reverse=True)
+
+    async def _latest(self, job: Object, pods: list[Object], now: datetime) -> Mapping[str, Any] | None:
+        """Return the newest progress line, read at most once per interval."""
+        uid = job["metadata"]["uid"]
+        asked, known = self._progress.get(uid, (parse(job["metadata"]["creationTimestamp"]) or now, None))
+        if now - asked < PROGRESS_EVERY:
+            return known
+        container = PROGRESS.get(job["metadata"]["labels"].get(labels.PURPOSE, ""), "")
+        pod = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]
+        if container:
+            lines = await self.cluster.log_tail(pod["namespace"], pod["name"], container, _LOG_LINES)
+            known = _progress_of(lines) or known
+        self._progress[uid] = (now, known)
+        return known
+
+
+def _pods_of(job: Object, pods: list[Object]) -> list[Object]:
+    uid = job["metadata"]["uid"]
+    return [
+        pod
+        for pod in pods
+        if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", ()))
+    ]
+
+
+def _is_silent(thing: Object) -> bool:
+    status = thing.get("status", {})
+    states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    return not any({"running", "terminated"} & state.get("state", {}).keys() for state in states)
+
+
+def _progress_of(lines: list[str]) -> Mapping[str, Any] | None:
+    for line in reversed(lines):
+        try:
+            said = json.loads(line)["progress"]
+            wanted = {
+                key: said[key] for key in ("percent", "phase", "bytesRead") if said.get(key) is not None
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        return wanted
+    return None

@@ -1,0 +1,72 @@
+"""The running operator: one cluster connection, one queue, kopf's watches; stopped without cutting work off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from tenant_backup.cluster import OURS, Cluster, ClusterError
+from tenant_backup.decisions.verdicts import Ref
+
+from .dependents import Dependents
+from .look import Look
+from .queue import WorkQueue
+from .reconcile import Reconciler
+from .settings import Configuration, kopf_settings
+from .watching import register
+
+_log = logging.getLogger(__name__)
+
+
+async def run(configuration: Configuration, connect: Callable[[], Awaitable[Cluster]]) -> None:
+    """Run until SIGTERM or SIGINT. Raises ClusterError when the cluster does not know our kinds."""
+    cluster = await connect()
+    try:
+        await _kinds_are_served(cluster, configuration)
+        await _watch(configuration, cluster)
+    finally:
+        await cluster.close()
+
+
+async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> None:
+    # Without dynamic scanning kopf would quietly watch nothing; a restart a little later finds the CRDs.
+    namespace = configuration.namespaces[0] if configuration.namespaces else ""
+    for kind in OURS.values():
+        try:
+            await cluster.list(kind, namespace, fields="metadata.name=none")
+        except ClusterError as error:
+            raise ClusterError(
+                f"cannot list {kind.plural}; are the CRDs and the roles installed? {error}"
+            ) from error
+
+
+async def _watch(configuration: Configuration, cluster: Cluster) -> None:
+    dependents = Dependents()
+    look = Look(cluster, trusts_requested_by=configuration.trusts_requested_by)
+    queue: WorkQueue[Ref] = WorkQueue(Reconciler(cluster, look, configuration.runner, dependents))
+    registry = kopf.OperatorRegistry()
+    register(registry, queue, dependents)
+    _log_in(registry)
+
+    @kopf.on.cleanup(registry=registry, id="finish-work")
+    async def finish_work(**_: Any) -> None:
+        await queue.close()
+
+    queue.start()
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings(),
+        clusterwide=not configuration.namespaces,
+        namespaces=configuration.namespaces,
+        liveness_endpoint=configuration.liveness or None,
+        standalone=True,
+    )
+
+
+def _log_in(registry: kopf.OperatorRegistry) -> None:
+    @kopf.on.login(registry=registry, id="service-account-or-kubeconfig")
+    async def log_in(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)

@@ -1,0 +1,57 @@
+"""Observe a Tenant: its keys, its preflight, its newest backup and restore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tenant_backup.api import Tenant
+from tenant_backup.cluster import BACKUP, RESTORE, SECRET, AlreadyExists, Cluster, Object
+from tenant_backup.decisions.observed import KeyState, TenantSeen
+
+from .look import Look
+
+
+async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
+    """Return one look at the Tenant. Raises a ClusterError or pydantic.ValidationError."""
+    tenant = Tenant.model_validate(document)
+    namespace, name = tenant.metadata.namespace, tenant.metadata.name
+    status = document.get("status", {})
+    backups = await _succeeded(look.cluster, BACKUP, namespace, f"spec.tenantRef.name={name}")
+    restores = await _succeeded(look.cluster, RESTORE, namespace, f"spec.target.tenantRef.name={name}")
+    return TenantSeen(
+        tenant=tenant,
+        status=status,
+        keys=await key_state(look.cluster, namespace, status),
+        jobs=await look.jobs(namespace, tenant.metadata.uid, now),
+        platform=await look.platform(),
+        backups=len(backups),
+        last_backup=max(backups, key=lambda item: item[1], default=None),
+        last_restore=max(restores, key=lambda item: item[1], default=None),
+    )
+
+
+async def _succeeded(cluster: Cluster, kind: Any, namespace: str, selector: str) -> list[tuple[str, str]]:
+    found = await cluster.list(kind, namespace, fields=f"{selector},status.state=Succeeded")
+    return [
+        (item["metadata"]["name"], item["status"]["completedAt"])
+        for item in found
+        if "completedAt" in item["status"] and "deletionTimestamp" not in item["metadata"]
+    ]
+
+
+async def key_state(cluster: Cluster, namespace: str, status: Mapping[str, Any]) -> KeyState:
+    """Return whether the tenant's key Secret exists, without the right to read Secrets."""
+    if not status.get("keySecret") or not status.get("signingKey"):
+        return "Absent"
+    if status.get("keysReady"):
+        return "Present"  # once there it is never made again, even when somebody deletes it
+    # A previous pass may have died between naming the Secret in status and creating it. Creating it
+    # for the sake of the answer only tells which.
+    probe = {"metadata": {"name": status["keySecret"], "namespace": namespace}, "type": "Opaque"}
+    try:
+        await cluster.create(SECRET, probe, dry_run=True)
+    except AlreadyExists:
+        return "Present"
+    return "Lost"

@@ -1,0 +1,88 @@
+"""From watch events to keys. Nothing is decided here, so nothing can be lost by an exception kopf swallows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+
+from tenant_backup.api.references import LABEL_SCHEDULE
+from tenant_backup.cluster import BACKUP, JOB, OURS, POD, RESTORE, SCHEDULE, TENANT
+from tenant_backup.decisions.verdicts import Ref
+from tenant_backup.jobs import labels
+
+from .dependents import Dependents
+from .queue import WorkQueue
+
+TOGETHER = 1.0  # seconds: many backups of one schedule end at once, and are counted once
+BURST = 0.05  # seconds: a pod's containers change one after the other
+_FINISHED = ("Succeeded", "Failed")
+Event = Mapping[str, Any]
+
+
+def register(registry: kopf.OperatorRegistry, queue: WorkQueue[Ref], dependents: Dependents) -> None:
+    """Have kopf watch our kinds, our Jobs and their pods, and add the keys they are about to the queue."""
+
+    def ours(kind: str) -> Callable[..., Any]:
+        async def changed(event: Event, **_: Any) -> None:
+            _our_object(queue, dependents, kind, event)
+
+        return changed
+
+    async def job_changed(event: Event, **_: Any) -> None:
+        _made_by_us(queue, event, 0.0)
+
+    async def pod_changed(event: Event, **_: Any) -> None:
+        _made_by_us(queue, event, BURST)
+
+    for kind in OURS.values():
+        group, version = kind.api_version.split("/")
+        kopf.on.event(group, version, kind.plural, registry=registry, id=f"{kind.name}-changed")(
+            ours(kind.name)
+        )
+    kopf.on.event("batch", "v1", JOB.plural, registry=registry, id="job-changed")(job_changed)
+    kopf.on.event("v1", POD.plural, registry=registry, id="pod-changed")(pod_changed)
+
+
+def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event: Event) -> None:
+    document = event["object"]
+    metadata = document["metadata"]
+    key = Ref(kind, metadata["namespace"], metadata["name"])
+    if not is_settled(kind, document):
+        queue.add(key)
+    for waiting in dependents.of(key):
+        queue.add(waiting)
+    if event["type"] is not None:  # None: the first list; they all get a key of their own
+        for other in also_concerned(kind, document, deleted=event["type"] == "DELETED"):
+            queue.after(other, TOGETHER)
+
+
+def is_settled(kind: str, document: Event) -> bool:
+    """Whether nothing can be left to do: such objects cost nothing at start-up, however many there are."""
+    metadata, status = document["metadata"], document.get("status", {})
+    current = status.get("observedGeneration") == metadata.get("generation")
+    if not current or "deletionTimestamp" in metadata or status.get("state") not in (*_FINISHED, "Undone"):
+        return False
+    return kind == BACKUP.name or (kind == RESTORE.name and "previousDatabase" not in status)
+
+
+def also_concerned(kind: str, document: Event, *, deleted: bool) -> list[Ref]:
+    """Return who counts this object: its Tenant and its BackupSchedule, once it has ended or is gone."""
+    if kind not in (BACKUP.name, RESTORE.name):
+        return []
+    if not deleted and document.get("status", {}).get("state") not in _FINISHED:
+        return []
+    metadata, spec = document["metadata"], document["spec"]
+    tenant = spec["tenantRef"] if kind == BACKUP.name else spec["target"]["tenantRef"]
+    refs = [Ref(TENANT.name, metadata["namespace"], tenant["name"])]
+    schedule = metadata.get("labels", {}).get(LABEL_SCHEDULE)
+    return [*refs, Ref(SCHEDULE.name, metadata["namespace"], schedule)] if schedule else refs
+
+
+def _made_by_us(queue: WorkQueue[Ref], event: Event, pause: float) -> None:
+    metadata = event["object"]["metadata"]
+    kind = metadata.get("labels", {}).get(labels.KIND)
+    name = metadata.get("annotations", {}).get(labels.SUBJECT)
+    if kind in OURS and name:
+        queue.after(Ref(kind, metadata["namespace"], name), pause)

@@ -1,0 +1,265 @@
+"""TenantBackup: one Job, followed until its end is recorded; deletion takes the data along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from tenant_backup.api.references import FINALIZER
+from tenant_backup.api.values import duration_seconds
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .checks import requested_by, store_is_there, tenant_has_keys, tenant_is_there
+from .conditions import conditions
+from .deletion import decide_deletion
+from .instants import duration, parse, rfc3339, size
+from .names import backup_id, job_name
+from .observed import BackupSeen, Ended, JobSeen
+from .plan import Action, Announce, Audit, HoldData, Owner, Plan, Run, Secrets
+from .runs import Course, follow, newest, of_purpose, recorded
+from .tenant import how_to_make_a_key
+from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+FINISHED = ("Succeeded", "Failed")
+
+
+def decide(seen: BackupSeen, now: datetime) -> Plan:
+    """Return what to do about a TenantBackup."""
+    if seen.backup.metadata.deletion_timestamp:
+        return decide_deletion(seen, now)
+    if seen.status.get("state") in FINISHED:
+        return Plan(recorded(seen.jobs))
+    for check in _CHECKS:
+        verdict = check(seen)
+        if verdict is not None:
+            return _plan(seen, Course(verdict), None, now)
+    job = newest(of_purpose(seen.jobs, "backup"))
+    return _plan(seen, follow(job, _run(seen), _started(seen, job), now), job, now)
+
+
+def its_tenant_is_there(seen: BackupSeen) -> Verdict | None:
+    """Whose data would it be?"""
+    metadata = seen.backup.metadata
+    return tenant_is_there(seen.tenant, metadata.namespace, seen.backup.spec.tenant_ref.name)
+
+
+def its_store_is_there(seen: BackupSeen) -> Verdict | None:
+    """Where would it go?"""
+    metadata = seen.backup.metadata
+    return store_is_there(seen.store, metadata.namespace, seen.backup.spec.store_ref.name)
+
+
+def somebody_can_read_it(seen: BackupSeen) -> Verdict | None:
+    """A backup that nobody can decrypt is none."""
+    assert seen.tenant
+    if seen.tenant.spec.encryption.recipients:
+        return None
+    name = seen.tenant.metadata.name
+    wait_for = (Ref("Tenant", seen.tenant.metadata.namespace, name),)
+    return Stalled(Reason.KEY_MISSING, f"Tenant {name}: {how_to_make_a_key(name)}", None, wait_for)
+
+
+def its_modules_are_known(seen: BackupSeen) -> Verdict | None:
+    """A misspelt module must not become a backup with nothing in it."""
+    assert seen.tenant
+    known = {module.name for module in seen.tenant.spec.modules}
+    unknown = sorted(set(seen.backup.spec.modules) - known)
+    if not unknown:
+        return None
+    name = seen.tenant.metadata.name
+    message = (
+        f"Tenant {name} has no module {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}"
+    )
+    return Stalled(Reason.INVALID_SPEC, message, None, (Ref("Tenant", seen.tenant.metadata.namespace, name),))
+
+
+def its_tenant_has_keys(seen: BackupSeen) -> Verdict | None:
+    """The manifest is signed with them."""
+    assert seen.tenant
+    return tenant_has_keys(seen.tenant)
+
+
+_CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
+    its_tenant_is_there,
+    its_store_is_there,
+    somebody_can_read_it,
+    its_modules_are_known,
+    its_tenant_has_keys,
+)
+
+
+def _run(seen: BackupSeen) -> Run:
+    tenant, store, metadata = seen.tenant, seen.store, seen.backup.metadata
+    assert tenant
+    assert store
+    database, stored = described.database_secrets(tenant), described.store_secrets(store)
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "backup"),
+        namespace=metadata.namespace,
+        purpose="backup",
+        job=_job(seen),
+        subject=Ref("TenantBackup", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        owner=Owner("TenantBackup", metadata.name, metadata.uid),
+        tenant=tenant.metadata.name,
+        secrets=Secrets(
+            database=database.database,
+            database_ca=database.database_ca,
+            store=stored.store,
+            store_ca=stored.store_ca,
+            keys=tenant.status.key_secret or "",
+        ),
+        claim=described.claim(store),
+        deadline=duration_seconds(seen.backup.spec.deadline),
+    )
+
+
+def _job(seen: BackupSeen) -> contract.Backup:
+    tenant, store, backup = seen.tenant, seen.store, seen.backup
+    assert tenant
+    assert store
+    assert backup.metadata.creation_timestamp
+    return contract.Backup(
+        uid=backup.metadata.uid,
+        backup_id=backup_id(tenant.slug, backup.metadata.creation_timestamp),
+        name=backup.metadata.name,
+        tenant=described.tenant(tenant, seen.platform.cluster_id),
+        database=described.database(tenant),
+        store=described.store(store),
+        recipients=list(tenant.spec.encryption.recipients),
+        exclude_columns=described.excluded_columns(tenant),
+        exclude_tables=list(tenant.spec.exclusions.tables),
+        modules=described.modules(tenant),
+        only_modules=list(backup.spec.modules),
+        compression_level=backup.spec.compression.level,
+        verify=backup.spec.verification != "None",
+    )
+
+
+def _started(seen: BackupSeen, job: JobSeen | None) -> datetime | None:
+    return parse(seen.status.get("startedAt")) or (job.created if job else None)
+
+
+def _plan(seen: BackupSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
+    verdict = _named(seen, course)
+    status = _status(seen, verdict, course, job, now)
+    return Plan(
+        actions=(*_hold(seen, course), *course.actions, *_tell(seen, verdict, status)),
+        status=status,
+        retry_in=verdict.retry_in,
+        wait_for=verdict.wait_for,
+    )
+
+
+def _named(seen: BackupSeen, course: Course) -> Verdict:
+    if not isinstance(course.verdict, Done) or course.facts is None:
+        return course.verdict
+    if not {"backupId", "checksum"} <= course.facts.facts.keys():
+        return Failed(
+            Reason.INTERNAL_ERROR, "the upload ended well without naming what it committed; report this"
+        )
+    facts = course.facts.facts
+    return Done(
+        Reason.SUCCEEDED, f"{facts['backupId']} is committed to BackupStore {seen.backup.spec.store_ref.name}"
+    )
+
+
+def _hold(seen: BackupSeen, course: Course) -> tuple[Action, ...]:
+    # Before the Job exists nothing can be in the store; from then on the finalizer stands for what is.
+    wanted = seen.backup.spec.deletion_policy == "Delete" and FINALIZER not in seen.backup.metadata.finalizers
+    starts = any(isinstance(action, Run) for action in course.actions)
+    return (HoldData(),) if wanted and starts else ()
+
+
+def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
+    if not isinstance(verdict, Done | Failed):
+        return ()
+    kind, reason = (
+        ("Normal", "BackupSucceeded") if isinstance(verdict, Done) else ("Warning", str(verdict.reason))
+    )
+    record = {
+        "event": "backup",
+        "namespace": seen.backup.metadata.namespace,
+        "name": seen.backup.metadata.name,
+        "uid": seen.backup.metadata.uid,
+        "tenant": seen.backup.spec.tenant_ref.name,
+        "store": seen.backup.spec.store_ref.name,
+        "reason": str(verdict.reason),
+        **{
+            key: status[key]
+            for key in ("state", "backupId", "checksum", "bytes", "startedAt", "completedAt", "requestedBy")
+            if key in status
+        },
+    }
+    return (Announce(kind, reason, verdict.message), Audit(record))  # type: ignore[arg-type]
+
+
+def _status(
+    seen: BackupSeen, verdict: Verdict, course: Course, job: JobSeen | None, now: datetime
+) -> dict[str, Any]:
+    metadata = seen.backup.metadata
+    status = dict(seen.status)
+    status |= requested_by(metadata.annotations, trusted=seen.platform.trusts_requested_by)
+    status |= run_fields(status, course, job, now)
+    if "startedAt" in status:
+        # Deletion needs the name even when the Tenant, and with it the slug, is gone by then.
+        status.setdefault("backupId", _job(seen).backup_id)
+    if isinstance(verdict, Done) and course.facts:
+        status |= _result(seen, course.facts)
+    if isinstance(verdict, Done | Failed):
+        status |= ending(status, now)
+        status.pop("progress", None)
+    status["state"] = _state(verdict, status)
+    status["observedGeneration"] = metadata.generation
+    before = seen.status.get("conditions", ())
+    status["conditions"] = conditions("Succeeded", verdict, before, metadata.generation, now)
+    return status
+
+
+def run_fields(status: dict[str, Any], course: Course, job: JobSeen | None, now: datetime) -> dict[str, Any]:
+    """Return the status fields that follow from a Job: when it started, its name, tries, progress."""
+    created = next((action for action in course.actions if isinstance(action, Run)), None)
+    if job is None and created is None:
+        return {}
+    began = job.created if job else now
+    fields: dict[str, Any] = {"startedAt": status.get("startedAt") or rfc3339(began)}
+    fields["jobRef"] = {"name": job.name if job else created.name}  # type: ignore[union-attr]
+    if job is not None:
+        fields["attempts"] = max(job.pods, job.ended, status.get("attempts", 0))
+        if job.progress:
+            fields["progress"] = dict(job.progress)
+    return fields
+
+
+def ending(status: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return completedAt and duration of what ends now."""
+    started = parse(status.get("startedAt"))
+    fields = {"completedAt": rfc3339(now)}
+    return fields | ({"duration": duration((now - started).total_seconds())} if started else {})
+
+
+def _result(seen: BackupSeen, ended: Ended) -> dict[str, Any]:
+    facts = dict(ended.facts)
+    taken = ("backupId", "location", "checksum", "encryption", "consistency", "bytes")
+    fields = {key: facts[key] for key in taken if facts.get(key) is not None}
+    counted = {key: facts[key] for key in ("tables", "rows") if facts.get(key) is not None}
+    modules = {"modules": list(seen.backup.spec.modules)} if seen.backup.spec.modules else {}
+    fields["contents"] = counted | modules
+    stored = facts.get("bytes", {}).get("stored")
+    if stored is not None:
+        fields["size"] = size(stored)
+    verified = seen.backup.spec.verification != "None"
+    fields["health"] = "Healthy" if verified else "Unknown"
+    return fields
+
+
+def _state(verdict: Verdict, status: dict[str, Any]) -> str:
+    if isinstance(verdict, Done):
+        return "Succeeded"
+    if isinstance(verdict, Failed):
+        return "Failed"
+    running = isinstance(verdict, Waiting | Stalled) and "startedAt" in status
+    return "Running" if running else "Pending"

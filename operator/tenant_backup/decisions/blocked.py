@@ -1,0 +1,21 @@
+"""When nothing can be decided: the object cannot be read, or the API server refuses what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from .conditions import Headline, conditions
+from .verdicts import Verdict
+
+
+def blocked(
+    headline: Headline, verdict: Verdict, status: Mapping[str, Any], generation: int, now: datetime
+) -> dict[str, Any]:
+    """Return the status that says why; how something finished stays true."""
+    if status.get("state") in ("Succeeded", "Failed", "Undone"):
+        return dict(status)
+    found = conditions(headline, verdict, status.get("conditions", ()), generation, now)
+    state = {"state": status.get("state", "Pending")} if headline == "Succeeded" else {}
+    return {**status, **state, "observedGeneration": generation, "conditions": found}

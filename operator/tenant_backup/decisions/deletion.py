@@ -1,0 +1,137 @@
+"""Deleting a TenantBackup: its Job first, then its data, then the object.
+
+Our finalizer is there exactly when a Job may have written something and `deletionPolicy` is Delete.
+It never holds a namespace or the kind itself that is going away: then the data stays.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from tenant_backup.api.references import FINALIZER
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .conditions import conditions
+from .names import backup_id, job_name
+from .observed import BackupSeen
+from .plan import Announce, Owner, Plan, ReleaseData, RemoveJob, Run
+from .runs import LOOK_AGAIN, Course, again_after_failure, of_purpose
+from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+UNREACHABLE_FOR = timedelta(minutes=10)  # then the object goes and the data stays
+DELETE_DEADLINE = 600  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 20.0, 300.0  # seconds between tries
+_STORE_IS_GONE = (
+    Reason.STORE_NOT_FOUND,
+    Reason.SECRET_NOT_FOUND,
+    Reason.KEY_MISSING,
+    Reason.STORE_UNAVAILABLE,
+    Reason.VOLUME_UNAVAILABLE,
+)
+
+
+def decide_deletion(seen: BackupSeen, now: datetime) -> Plan:
+    """Return the next step of deleting a TenantBackup."""
+    if FINALIZER not in seen.backup.metadata.finalizers:
+        return Plan()
+    if seen.terminating:
+        return _let_go("its namespace or its kind is being deleted")
+    if seen.backup.spec.deletion_policy == "Retain":
+        return _let_go("deletionPolicy is Retain")
+    writers = of_purpose(seen.jobs, "backup")
+    if writers:
+        return _stop_the_writers(seen, now)
+    return _delete_the_data(seen, now)
+
+
+def _stop_the_writers(seen: BackupSeen, now: datetime) -> Plan:
+    writers = of_purpose(seen.jobs, "backup")
+    remove = tuple(RemoveJob(job.name, job.uid) for job in writers if not job.removing)
+    verdict = Waiting(Reason.CANCELLED, "waiting until the pods of the backup are gone", LOOK_AGAIN)
+    return _plan(seen, Course(verdict, remove), now)
+
+
+def _delete_the_data(seen: BackupSeen, now: datetime) -> Plan:
+    course = _course(seen, now)
+    verdict = course.verdict
+    if isinstance(verdict, Done):
+        gone = Announce("Normal", "DataDeleted", "the backup is deleted from its store")
+        return Plan((gone, ReleaseData(), *course.actions))
+    if verdict.reason in _STORE_IS_GONE and _waited_long_enough(seen, now):
+        return _let_go(f"its store could not be reached for {UNREACHABLE_FOR}: {verdict.message}")
+    return _plan(seen, course, now)
+
+
+def _waited_long_enough(seen: BackupSeen, now: datetime) -> bool:
+    since = seen.backup.metadata.deletion_timestamp
+    return since is not None and now - since >= UNREACHABLE_FOR
+
+
+def _course(seen: BackupSeen, now: datetime) -> Course:
+    store = seen.store
+    if store is None or store.metadata.deletion_timestamp:
+        name, namespace = seen.backup.spec.store_ref.name, seen.backup.metadata.namespace
+        message = f"BackupStore {name} does not exist; create it again, or the data stays in the store"
+        ref = Ref("BackupStore", namespace, name)
+        return Course(Waiting(Reason.STORE_NOT_FOUND, message, 30.0, (ref,)))
+    jobs = of_purpose(seen.jobs, "delete")
+    return again_after_failure(
+        jobs, lambda attempt: _run(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
+    )
+
+
+def _run(seen: BackupSeen, attempt: int) -> Run:
+    store, metadata = seen.store, seen.backup.metadata
+    assert store
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "delete", attempt=attempt),
+        namespace=metadata.namespace,
+        purpose="delete",
+        job=_job(seen),
+        subject=Ref("TenantBackup", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        # Foreground deletion of the backup would collect a Job that the backup owns.
+        owner=Owner("BackupStore", store.metadata.name, store.metadata.uid),
+        tenant=seen.backup.spec.tenant_ref.name,
+        secrets=described.store_secrets(store),
+        claim=described.claim(store),
+        deadline=DELETE_DEADLINE,
+        retries=0,
+        attempt=attempt,
+    )
+
+
+def _job(seen: BackupSeen) -> contract.Delete:
+    metadata, store = seen.backup.metadata, seen.store
+    assert store
+    assert metadata.creation_timestamp
+    name = seen.backup.spec.tenant_ref.name
+    recorded = str(seen.status.get("backupId", ""))
+    # The Tenant may be gone before its backups; its slug is in the backup's id.
+    slug = recorded.split("_", 1)[0] or (seen.tenant.slug if seen.tenant else name)
+    return contract.Delete(
+        uid=metadata.uid,
+        backup_id=recorded or backup_id(slug, metadata.creation_timestamp),
+        tenant=contract.Tenant(seen.platform.cluster_id, metadata.namespace, name, slug),
+        store=described.store(store),
+    )
+
+
+def _let_go(why: str) -> Plan:
+    return Plan((Announce("Warning", "DataRetained", f"the data stays in the store: {why}"), ReleaseData()))
+
+
+def _plan(seen: BackupSeen, course: Course, now: datetime) -> Plan:
+    verdict: Verdict = course.verdict
+    if isinstance(verdict, Failed):
+        verdict = Stalled(verdict.reason, f"the data is not deleted yet: {verdict.message}", verdict.retry_in)
+    status = dict(seen.status)
+    metadata = seen.backup.metadata
+    kept = [item for item in seen.status.get("conditions", ()) if item["type"] in ("Succeeded", "Failed")]
+    fresh = conditions("Succeeded", verdict, seen.status.get("conditions", ()), metadata.generation, now)
+    # How the backup itself ended stays true while its data is being deleted.
+    status["conditions"] = [*kept, *(item for item in fresh if item["type"] in ("Reconciling", "Stalled"))]
+    status["observedGeneration"] = metadata.generation
+    return Plan(course.actions, status, verdict.retry_in, verdict.wait_for)

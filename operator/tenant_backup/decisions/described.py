@@ -1,0 +1,85 @@
+"""From what users wrote to what a Job is told: API types to `contract.job` descriptions."""
+
+from __future__ import annotations
+
+from tenant_backup.api import BackupStore, Tenant
+from tenant_backup.contract import job as contract
+
+from .plan import Secrets
+
+
+def tenant(tenant: Tenant, cluster_id: str) -> contract.Tenant:
+    """Return who the data belongs to."""
+    return contract.Tenant(cluster_id, tenant.metadata.namespace, tenant.metadata.name, tenant.slug)
+
+
+def database(tenant: Tenant) -> contract.Database:
+    """Return where the rows live."""
+    spec = tenant.spec.database
+    admin = spec.admin_credentials_secret_ref
+    return contract.Database(
+        engine=spec.engine,
+        host=spec.host,
+        port=spec.port,
+        name=spec.name,
+        tls_mode=spec.tls.mode if spec.tls else "Prefer",
+        connections=spec.connections,
+        secret=spec.credentials_secret_ref.name,
+        admin_secret=admin.name if admin else "",
+    )
+
+
+def excluded_columns(tenant: Tenant) -> list[contract.Column]:
+    """Return the columns that never leave the server."""
+    return [
+        contract.Column(column.table, column.column, column.on_restore, column.replacement)
+        for column in tenant.spec.exclusions.columns
+    ]
+
+
+def modules(tenant: Tenant) -> list[contract.Module]:
+    """Return the tenant's named groups of tables."""
+    return [contract.Module(module.name, list(module.tables)) for module in tenant.spec.modules]
+
+
+def store(store: BackupStore) -> contract.Store:
+    """Return where packs and manifests go. Raises ValueError when the spec names no place."""
+    if store.spec.s3:
+        s3 = store.spec.s3
+        return contract.Store(
+            kind="s3",
+            bucket=s3.bucket,
+            prefix=s3.prefix.strip("/"),
+            endpoint=s3.endpoint or "",
+            region=s3.region or "",
+            secret=s3.credentials_secret_ref.name,
+        )
+    if store.spec.volume:
+        return contract.Store(kind="volume", prefix=store.spec.volume.path.strip("/"))
+    raise ValueError("the BackupStore names neither s3 nor volume")
+
+
+def claim(store: BackupStore) -> str:
+    """Return the PersistentVolumeClaim of a volume store, else nothing."""
+    return store.spec.volume.persistent_volume_claim.claim_name if store.spec.volume else ""
+
+
+def database_secrets(tenant: Tenant) -> Secrets:
+    """Return the names of the Secrets a stage needs that reads the tenant's database."""
+    spec = tenant.spec.database
+    ca = spec.tls.ca_secret_ref if spec.tls else None
+    return Secrets(database=spec.credentials_secret_ref.name, database_ca=ca.name if ca else "")
+
+
+def store_secrets(store: BackupStore) -> Secrets:
+    """Return the names of the Secrets a stage needs that reaches the store."""
+    if not store.spec.s3:
+        return Secrets()
+    ca = store.spec.s3.ca_secret_ref
+    return Secrets(store=store.spec.s3.credentials_secret_ref.name, store_ca=ca.name if ca else "")
+
+
+def admin_secret(tenant: Tenant) -> str:
+    """Return the name of the Secret that may create and rename databases, else nothing."""
+    reference = tenant.spec.database.admin_credentials_secret_ref
+    return reference.name if reference else ""

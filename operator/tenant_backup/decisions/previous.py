@@ -1,0 +1,151 @@
+"""After a Replace: switch back when asked, and drop the kept database when its time is over."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from tenant_backup.api.values import duration_seconds
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .conditions import condition_of
+from .instants import parse, rfc3339
+from .names import job_name
+from .observed import RestoreSeen
+from .plan import Announce, Owner, Plan, Run, Secrets
+from .runs import Course, again_after_failure, of_purpose, recorded
+from .verdicts import Done, Failed, Ref, Waiting
+
+SWAP_DEADLINE = 600  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 900.0  # seconds between tries
+_ATTEMPT_KEY = {"Undo": 1, "DropPrevious": 2}  # each action has Jobs of its own
+
+
+def decide_previous(seen: RestoreSeen, now: datetime) -> Plan:
+    """Return the next step of a restore that has ended."""
+    until = parse(seen.status.get("undoUntil"))
+    if not seen.status.get("previousDatabase") or until is None:
+        return _nothing_is_kept(seen, now)
+    if _undo_is_wanted(seen) and (now < until or _runs(seen, "Undo")):
+        return _undo(seen, now)
+    if now < until:
+        return Plan(recorded(seen.jobs), retry_in=(until - now).total_seconds())
+    return _drop(seen, now)
+
+
+def _nothing_is_kept(seen: RestoreSeen, now: datetime) -> Plan:
+    if not _undo_is_wanted(seen) or seen.status.get("state") != "Succeeded":
+        return Plan(recorded(seen.jobs))
+    message = "the previous database is not kept any more; restore an earlier backup instead"
+    return Plan(recorded(seen.jobs), _with(seen, "Undone", False, Reason.DATABASE_NOT_FOUND, message, now))
+
+
+def _undo_is_wanted(seen: RestoreSeen) -> bool:
+    return seen.restore.spec.undo and seen.status.get("state") != "Undone"
+
+
+def _runs(seen: RestoreSeen, action: str) -> bool:
+    return bool(of_purpose(seen.jobs, "swap", _ATTEMPT_KEY[action]))
+
+
+def _undo(seen: RestoreSeen, now: datetime) -> Plan:
+    course = _course(seen, "Undo", now)
+    if course is None:
+        return _waits_for_the_tenant(seen)
+    if isinstance(course.verdict, Done):
+        kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
+        status = _with(seen, "Undone", True, Reason.UNDONE, "the previous database is live again", now)
+        # What the undo took away is now the previous one, under the same name, and kept as long.
+        status |= {"state": "Undone", "undoUntil": rfc3339(now + kept)}
+        told = Announce("Normal", "Undone", "the previous database is live again")
+        return Plan((*course.actions, told), status, kept.total_seconds())
+    reason, message = course.verdict.reason, course.verdict.message
+    return Plan(course.actions, _with(seen, "Undone", False, reason, message, now), course.verdict.retry_in)
+
+
+def _drop(seen: RestoreSeen, now: datetime) -> Plan:
+    course = _course(seen, "DropPrevious", now)
+    if course is None:
+        return _waits_for_the_tenant(seen)
+    if isinstance(course.verdict, Done):
+        status = {
+            key: value for key, value in seen.status.items() if key not in ("previousDatabase", "undoUntil")
+        }
+        name = seen.status["previousDatabase"]
+        return Plan(
+            (*course.actions, Announce("Normal", "PreviousDropped", f"database {name} was dropped")), status
+        )
+    if isinstance(course.verdict, Failed):
+        told = Announce(
+            "Warning", str(course.verdict.reason), f"previous not dropped: {course.verdict.message}"
+        )
+        return Plan((*course.actions, told), None, course.verdict.retry_in)
+    return Plan(course.actions, None, course.verdict.retry_in)
+
+
+def _course(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], now: datetime) -> Course | None:
+    if seen.tenant is None or not described.admin_secret(seen.tenant):
+        return None
+    jobs = of_purpose(seen.jobs, "swap", _ATTEMPT_KEY[action])
+    return again_after_failure(
+        jobs, lambda attempt: _run(seen, action, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
+    )
+
+
+def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: int) -> Run:
+    tenant, metadata = seen.tenant, seen.restore.metadata
+    assert tenant
+    job = contract.Swap(
+        uid=metadata.uid,
+        name=metadata.name,
+        action=action,
+        database=described.database(tenant),
+        target_database=tenant.spec.database.name,
+    )
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "swap", _ATTEMPT_KEY[action], attempt),
+        namespace=metadata.namespace,
+        purpose="swap",
+        job=job,
+        subject=Ref("TenantRestore", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        owner=Owner("TenantRestore", metadata.name, metadata.uid),
+        tenant=tenant.metadata.name,
+        secrets=Secrets(
+            database_ca=described.database_secrets(tenant).database_ca, admin=described.admin_secret(tenant)
+        ),
+        deadline=SWAP_DEADLINE,
+        retries=0,
+        generation=_ATTEMPT_KEY[action],
+        attempt=attempt,
+    )
+
+
+def _waits_for_the_tenant(seen: RestoreSeen) -> Plan:
+    # Nobody can reach the server without it; the previous database stays until it is back.
+    name = seen.restore.spec.target.tenant_ref.name
+    ref = Ref("Tenant", seen.restore.metadata.namespace, name)
+    waiting = Waiting(Reason.TENANT_NOT_FOUND, f"Tenant {name} is gone", 600.0, (ref,))
+    return Plan((), None, waiting.retry_in, waiting.wait_for)
+
+
+def _with(
+    seen: RestoreSeen, kind: str, holds: bool, reason: Reason, message: str, now: datetime
+) -> dict[str, Any]:
+    """Return the status with one more condition; how the restore itself ended stays true."""
+    before = condition_of(seen.status, kind)
+    changed = before.get("status") != str(holds)
+    condition = {
+        "type": kind,
+        "status": str(holds),
+        "observedGeneration": seen.restore.metadata.generation,
+        "lastTransitionTime": rfc3339(now) if changed else before["lastTransitionTime"],
+        "reason": str(reason),
+        "message": message,
+    }
+    others = [item for item in seen.status.get("conditions", ()) if item["type"] != kind]
+    status = dict(seen.status)
+    status |= {"conditions": [*others, condition], "observedGeneration": seen.restore.metadata.generation}
+    return status

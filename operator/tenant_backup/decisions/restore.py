@@ -1,0 +1,352 @@
+"""TenantRestore: checks first, then one Job; after a Replace the previous database is kept, then dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from tenant_backup.api.values import duration_seconds
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .approval import replacing_is_approved
+from .backup import ending, run_fields
+from .checks import UNTIL_THERE, requested_by, store_is_there, tenant_is_there
+from .conditions import conditions
+from .instants import parse, rfc3339
+from .names import job_name
+from .observed import Ended, JobSeen, RestoreSeen
+from .plan import Action, Announce, Audit, Owner, Plan, Run, Secrets
+from .previous import decide_previous
+from .runs import Course, follow, newest, of_purpose
+from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+
+def decide(seen: RestoreSeen, now: datetime) -> Plan:
+    """Return what to do about a TenantRestore."""
+    if seen.restore.metadata.deletion_timestamp:
+        return Plan()  # nothing is held: the previous database stays, whoever deletes the object
+    if seen.status.get("state") in ("Succeeded", "Failed", "Undone"):
+        return decide_previous(seen, now)
+    job = newest(of_purpose(seen.jobs, "restore"))
+    if job is None:
+        # Checks hold the start back, never a Job that runs: what it needs was settled when it began.
+        for check in _checks(seen):
+            verdict = check(seen, now)
+            if verdict is not None:
+                return _plan(seen, Course(verdict), None, now)
+    elif _cannot_be_described(seen):
+        return _plan(seen, Course(_follow_only(job)), job, now)
+    return _plan(seen, follow(job, _run(seen), _started(seen, job), now), job, now)
+
+
+def _cannot_be_described(seen: RestoreSeen) -> bool:
+    return seen.tenant is None or seen.store is None or seen.backup is None
+
+
+def _follow_only(job: JobSeen) -> Verdict:
+    """What the Job refers to was deleted while it runs; it was told everything it needs."""
+    if job.outcome is not None and not job.outcome.ok and job.finished:
+        return Failed(job.outcome.reason, job.outcome.message)
+    return Waiting(Reason.RUNNING, f"Job {job.name} is running, but what it refers to was deleted", 5.0)
+
+
+def the_backup_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """Wait for it: the order in which objects are applied does not matter."""
+    if seen.backup is not None:
+        return None
+    namespace, name = seen.restore.metadata.namespace, seen.restore.spec.source.backup_ref.name
+    message = f"TenantBackup {name} does not exist in namespace {namespace}; name one that does"
+    return Stalled(Reason.BACKUP_NOT_FOUND, message, UNTIL_THERE, (Ref("TenantBackup", namespace, name),))
+
+
+def the_backup_is_of_the_same_tenant(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """One tenant's data never reaches another's database."""
+    assert seen.backup
+    source, target = seen.backup.spec.tenant_ref.name, seen.restore.spec.target.tenant_ref.name
+    if source == target:
+        return None
+    message = f"the backup is of Tenant {source} and cannot be restored into Tenant {target}"
+    return Failed(Reason.CROSS_TENANT_ACCESS, message)
+
+
+def the_backup_is_good(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """Only a committed backup that no verification found damaged."""
+    assert seen.backup
+    name, state = seen.backup.metadata.name, seen.backup_status.get("state")
+    if state == "Failed":
+        return Failed(Reason.BACKUP_NOT_FOUND, f"TenantBackup {name} has failed; name one that succeeded")
+    if seen.backup_status.get("health") == "Corrupt":
+        return Failed(Reason.CHECKSUM_MISMATCH, f"TenantBackup {name} is corrupt; name another one")
+    if state != "Succeeded":
+        ref = Ref("TenantBackup", seen.restore.metadata.namespace, name)
+        return Waiting(Reason.PENDING, f"TenantBackup {name} is not complete yet", UNTIL_THERE, (ref,))
+    return None
+
+
+def the_backup_is_still_the_one_that_was_resolved(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """A backup deleted and created again under the same name is another one."""
+    resolved = seen.status.get("resolvedBackup")
+    if not resolved or resolved.get("checksum") == seen.backup_status.get("checksum"):
+        return None
+    message = (
+        f"TenantBackup {resolved['name']} is not the one this restore began with; create a new TenantRestore"
+    )
+    return Failed(Reason.BACKUP_NOT_FOUND, message)
+
+
+def everything_is_in_the_backup(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """Replacing a database by a part of it would lose the rest."""
+    assert seen.backup
+    if seen.restore.spec.strategy != "Replace" or not seen.backup.spec.modules:
+        return None
+    name, modules = seen.backup.metadata.name, ", ".join(seen.backup.spec.modules)
+    message = f"TenantBackup {name} has rows of {modules} only and cannot replace a database; use NewDatabase"
+    return Failed(Reason.PARTIAL_BACKUP, message)
+
+
+def the_tenant_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """Whose server is it?"""
+    return tenant_is_there(
+        seen.tenant, seen.restore.metadata.namespace, seen.restore.spec.target.tenant_ref.name
+    )
+
+
+def the_store_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """Where is the backup?"""
+    assert seen.backup
+    return store_is_there(seen.store, seen.restore.metadata.namespace, seen.backup.spec.store_ref.name)
+
+
+def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """A restore creates a database beside the live one."""
+    assert seen.tenant
+    if described.admin_secret(seen.tenant):
+        return None
+    name = seen.tenant.metadata.name
+    message = (
+        f"Tenant {name} has no spec.database.adminCredentialsSecretRef; a restore needs a login that may create"
+        " databases and roles: put its username and password into a Secret and name it there"
+    )
+    return Stalled(Reason.PERMISSION_DENIED, message, None, (_tenant_ref(seen),))
+
+
+def the_new_database_is_not_the_live_one(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """NewDatabase replaces nothing."""
+    assert seen.tenant
+    wanted = seen.restore.spec.target.database
+    if seen.restore.spec.strategy == "Replace":
+        return None
+    if not wanted:
+        return Failed(
+            Reason.INVALID_SPEC, "strategy NewDatabase needs target.database, the database to create"
+        )
+    if wanted != seen.tenant.spec.database.name:
+        return None
+    message = f"{wanted} is the live database of the Tenant; name another one, or use strategy Replace"
+    return Failed(Reason.NAME_TAKEN, message)
+
+
+def somebody_can_decrypt_it(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """The cluster does not keep identities unless it is given one."""
+    assert seen.tenant
+    if identity_secret(seen):
+        return None
+    message = (
+        "no identity is named: put the line AGE-SECRET-KEY-1… into a Secret under the key identity and name it in"
+        f" spec.encryption.identitySecretRef of Tenant {seen.tenant.metadata.name}, or create a TenantRestore with"
+        " spec.identitySecretRef"
+    )
+    return Stalled(Reason.KEY_MISSING, message, None, (_tenant_ref(seen),))
+
+
+def the_signature_can_be_checked(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """The public key comes from the Tenant, never from the store."""
+    assert seen.tenant
+    if seen.tenant.status.signing_key and seen.tenant.status.key_secret:
+        return None
+    name = seen.tenant.metadata.name
+    return Waiting(
+        Reason.TENANT_NOT_READY, f"the keys of Tenant {name} are being made", 30.0, (_tenant_ref(seen),)
+    )
+
+
+def nobody_else_restores_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """One restore per target at a time."""
+    if not seen.rival:
+        return None
+    message = f"TenantRestore {seen.rival} is running on the same target; this one goes next"
+    ref = Ref("TenantRestore", seen.restore.metadata.namespace, seen.rival)
+    return Waiting(Reason.PENDING, message, UNTIL_THERE, (ref,))
+
+
+_Check = Callable[[RestoreSeen, datetime], Verdict | None]
+_CHECKS: tuple[_Check, ...] = (
+    the_backup_is_there,
+    the_backup_is_of_the_same_tenant,
+    the_backup_is_good,
+    the_backup_is_still_the_one_that_was_resolved,
+    everything_is_in_the_backup,
+    the_tenant_is_there,
+    the_store_is_there,
+    the_new_database_is_not_the_live_one,
+    the_tenant_says_who_may_create_databases,
+    somebody_can_decrypt_it,
+    the_signature_can_be_checked,
+    replacing_is_approved,
+    nobody_else_restores_there,
+)
+
+
+def _checks(seen: RestoreSeen) -> tuple[_Check, ...]:
+    # Once started it was approved; a Job that vanished may start again after the approval ran out.
+    if "startedAt" in seen.status:
+        return tuple(check for check in _CHECKS if check is not replacing_is_approved)
+    return _CHECKS
+
+
+def identity_secret(seen: RestoreSeen) -> str:
+    """Return the Secret with the identity: the restore's own, else the Tenant's, else nothing."""
+    own = seen.restore.spec.identity_secret_ref
+    tenants = seen.tenant.spec.encryption.identity_secret_ref if seen.tenant else None
+    chosen = own or tenants
+    return chosen.name if chosen else ""
+
+
+def _tenant_ref(seen: RestoreSeen) -> Ref:
+    return Ref("Tenant", seen.restore.metadata.namespace, seen.restore.spec.target.tenant_ref.name)
+
+
+def _run(seen: RestoreSeen) -> Run:
+    tenant, store, metadata = seen.tenant, seen.store, seen.restore.metadata
+    assert tenant
+    assert store
+    database, stored = described.database_secrets(tenant), described.store_secrets(store)
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "restore"),
+        namespace=metadata.namespace,
+        purpose="restore",
+        job=_job(seen),
+        subject=Ref("TenantRestore", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        owner=Owner("TenantRestore", metadata.name, metadata.uid),
+        tenant=tenant.metadata.name,
+        secrets=Secrets(
+            database=database.database,
+            database_ca=database.database_ca,
+            admin=described.admin_secret(tenant),
+            store=stored.store,
+            store_ca=stored.store_ca,
+            keys=tenant.status.key_secret or "",
+            identity=identity_secret(seen),
+        ),
+        claim=described.claim(store),
+        deadline=duration_seconds(seen.restore.spec.deadline),
+    )
+
+
+def _job(seen: RestoreSeen) -> contract.Restore:
+    tenant, store, restore = seen.tenant, seen.store, seen.restore
+    assert tenant
+    assert store
+    who = described.tenant(tenant, seen.platform.cluster_id)
+    return contract.Restore(
+        uid=restore.metadata.uid,
+        name=restore.metadata.name,
+        strategy=restore.spec.strategy,
+        source=who,
+        tenant=who,
+        database=described.database(tenant),
+        target_database=restore.spec.target.database or tenant.spec.database.name,
+        store=described.store(store),
+        backup_id=str(seen.backup_status["backupId"]),
+        manifest_sha256=str(seen.backup_status.get("checksum", "")).removeprefix("sha256:"),
+        signing_key=tenant.status.signing_key or "",
+        identity_secret=identity_secret(seen),
+        exclude_columns=described.excluded_columns(tenant),
+        deadline_seconds=duration_seconds(restore.spec.deadline),
+    )
+
+
+def _started(seen: RestoreSeen, job: JobSeen | None) -> datetime | None:
+    return parse(seen.status.get("startedAt")) or (job.created if job else None)
+
+
+def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
+    verdict = course.verdict
+    if isinstance(verdict, Done):
+        target = seen.restore.spec.target.database or "the tenant's database"
+        verdict = Done(Reason.SUCCEEDED, f"{target} holds the backup; rows were counted against its manifest")
+    status = _status(seen, verdict, course, job, now)
+    return Plan((*course.actions, *_tell(seen, verdict, status)), status, verdict.retry_in, verdict.wait_for)
+
+
+def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
+    if not isinstance(verdict, Done | Failed):
+        return ()
+    record = {
+        "event": "restore",
+        "namespace": seen.restore.metadata.namespace,
+        "name": seen.restore.metadata.name,
+        "uid": seen.restore.metadata.uid,
+        "tenant": seen.restore.spec.target.tenant_ref.name,
+        "backup": seen.restore.spec.source.backup_ref.name,
+        "strategy": seen.restore.spec.strategy,
+        "reason": str(verdict.reason),
+        **{key: status[key] for key in ("state", "startedAt", "completedAt", "requestedBy") if key in status},
+    }
+    if isinstance(verdict, Done):
+        return (Announce("Normal", "RestoreSucceeded", verdict.message), Audit(record))
+    return (Announce("Warning", str(verdict.reason), verdict.message), Audit(record))
+
+
+def _status(
+    seen: RestoreSeen, verdict: Verdict, course: Course, job: JobSeen | None, now: datetime
+) -> dict[str, Any]:
+    metadata = seen.restore.metadata
+    status = dict(seen.status)
+    status |= requested_by(metadata.annotations, trusted=seen.platform.trusts_requested_by)
+    status |= _resolved(seen, status, course)
+    status |= run_fields(status, course, job, now)
+    if isinstance(verdict, Done) and course.facts:
+        status |= _result(seen, course.facts, now)
+    if isinstance(verdict, Done | Failed):
+        status |= ending(status, now)
+        status.pop("progress", None)
+    status["state"] = _state(verdict, status)
+    status["observedGeneration"] = metadata.generation
+    before = seen.status.get("conditions", ())
+    status["conditions"] = conditions("Succeeded", verdict, before, metadata.generation, now)
+    return status
+
+
+def _resolved(seen: RestoreSeen, status: dict[str, Any], course: Course) -> dict[str, Any]:
+    starts = any(isinstance(action, Run) for action in course.actions)
+    if seen.backup is None or "resolvedBackup" in status or not starts:
+        return {}
+    facts = seen.backup_status
+    backup_id, checksum = facts["backupId"], facts.get("checksum", "")
+    name = seen.backup.metadata.name
+    return {"resolvedBackup": {"name": name, "backupId": backup_id, "checksum": checksum}}
+
+
+def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:
+    facts = ended.facts
+    taken = ("restored", "check", "keepLive", "skipped", "previousDatabase")
+    fields = {key: facts[key] for key in taken if facts.get(key)}
+    if fields.get("previousDatabase"):
+        kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
+        fields["undoUntil"] = rfc3339(now + kept)
+    return fields
+
+
+def _state(verdict: Verdict, status: dict[str, Any]) -> str:
+    if isinstance(verdict, Done):
+        return "Succeeded"
+    if isinstance(verdict, Failed):
+        return "Failed"
+    if verdict.reason is Reason.APPROVAL_PENDING:
+        return "ApprovalPending"
+    return "Running" if "startedAt" in status else "Pending"

@@ -1,0 +1,90 @@
+"""BackupStore: a probe Job writes, reads back and lists for each new spec."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .conditions import condition_of, conditions
+from .names import job_name
+from .observed import Ended, StoreSeen
+from .plan import Owner, Plan, Run
+from .runs import Course, again_after_failure, of_purpose, outdated, recorded
+from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+FIRST_PAUSE, LONGEST_PAUSE = 20.0, 600.0  # seconds between probes of a store that is not ready
+PROBE_DEADLINE = 300  # seconds
+
+
+def decide(seen: StoreSeen, now: datetime) -> Plan:
+    """Return what to do about a BackupStore."""
+    if seen.store.metadata.deletion_timestamp:
+        return Plan()
+    generation = seen.store.metadata.generation
+    course = _course(seen, now)
+    verdict = _lasting(course.verdict)
+    return Plan(
+        actions=(*outdated(seen.jobs, "probe", generation), *course.actions),
+        status=_status(seen, verdict, course.facts, now),
+        retry_in=verdict.retry_in,
+    )
+
+
+def _course(seen: StoreSeen, now: datetime) -> Course:
+    generation = seen.store.metadata.generation
+    ready = condition_of(seen.status, "Ready")
+    if ready.get("observedGeneration") == generation and ready.get("status") == "True":
+        return Course(Done(Reason.READY, str(ready["message"])), recorded(seen.jobs))
+    jobs = of_purpose(seen.jobs, "probe", generation)
+    return again_after_failure(
+        jobs, lambda attempt: _probe(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
+    )
+
+
+def _probe(seen: StoreSeen, attempt: int) -> Run:
+    metadata = seen.store.metadata
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "probe", metadata.generation, attempt),
+        namespace=metadata.namespace,
+        purpose="probe",
+        job=contract.Probe(metadata.uid, seen.platform.cluster_id, described.store(seen.store)),
+        subject=Ref("BackupStore", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        owner=Owner("BackupStore", metadata.name, metadata.uid),
+        tenant="",
+        secrets=described.store_secrets(seen.store),
+        claim=described.claim(seen.store),
+        deadline=PROBE_DEADLINE,
+        retries=0,
+        generation=metadata.generation,
+        attempt=attempt,
+    )
+
+
+def _lasting(verdict: Verdict) -> Verdict:
+    """A failed probe is not the end: the next one may find the store."""
+    if isinstance(verdict, Failed):
+        heals = verdict.reason in (Reason.STORE_UNAVAILABLE, Reason.STAGE_KILLED, Reason.NODE_LOST)
+        kind = Waiting if heals else Stalled
+        return kind(verdict.reason, verdict.message, verdict.retry_in)
+    if isinstance(verdict, Done) and verdict.reason is Reason.SUCCEEDED:
+        return Done(Reason.READY, "the store was written, read back and listed")
+    if isinstance(verdict, Waiting) and verdict.reason is Reason.RUNNING:
+        return Waiting(Reason.RUNNING, "trying the store", verdict.retry_in)
+    return verdict
+
+
+def _status(seen: StoreSeen, verdict: Verdict, facts: Ended | None, now: datetime) -> dict[str, Any]:
+    generation = seen.store.metadata.generation
+    status = dict(seen.status)
+    if facts is not None:
+        wanted = ("conditionalPut", "delete")
+        reported = facts.facts.get("capabilities", facts.facts)
+        status["capabilities"] = {key: reported[key] for key in wanted if key in reported}
+    status["observedGeneration"] = generation
+    status["conditions"] = conditions("Ready", verdict, seen.status.get("conditions", ()), generation, now)
+    return status

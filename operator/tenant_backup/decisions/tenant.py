@@ -1,0 +1,146 @@
+"""Tenant: its keys are made once, and a preflight Job looks at its database for each new spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
+
+from . import described
+from .conditions import condition_of, conditions
+from .names import job_name
+from .observed import Ended, TenantSeen
+from .plan import Action, Announce, MakeKeys, Owner, Plan, Run
+from .runs import Course, again_after_failure, of_purpose, outdated, recorded
+from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+FIRST_PAUSE, LONGEST_PAUSE = 20.0, 600.0  # seconds between preflights of a tenant that is not ready
+PREFLIGHT_DEADLINE = 300  # seconds
+
+
+def decide(seen: TenantSeen, now: datetime) -> Plan:
+    """Return what to do about a Tenant."""
+    if seen.tenant.metadata.deletion_timestamp:
+        return Plan()  # the keys stay: without them its backups are worth less
+    keys = _keys(seen)
+    course = _course(seen, now)
+    verdict = _lasting(course.verdict)
+    stale = outdated(seen.jobs, "preflight", seen.tenant.metadata.generation)
+    return Plan(
+        actions=(*keys, *stale, *course.actions),
+        status=_status(seen, verdict, course.facts, now),
+        retry_in=verdict.retry_in,
+    )
+
+
+def _keys(seen: TenantSeen) -> tuple[Action, ...]:
+    # Unproven is settled by `observe`; Lost means that we died after the status patch and before the
+    # Secret was there: nothing was ever encrypted with those keys, so new ones take their place.
+    if seen.keys in ("Absent", "Lost"):
+        keep = "keep the identity of the recipients safe: nobody can restore without it"
+        return (MakeKeys(seen.tenant.metadata.name), Announce("Normal", "KeysCreated", f"made keys; {keep}"))
+    return ()
+
+
+def _course(seen: TenantSeen, now: datetime) -> Course:
+    for check in _CHECKS:
+        verdict = check(seen)
+        if verdict is not None:
+            return Course(verdict, recorded(seen.jobs))
+    generation = seen.tenant.metadata.generation
+    jobs = of_purpose(seen.jobs, "preflight", generation)
+    return again_after_failure(
+        jobs, lambda attempt: _preflight(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
+    )
+
+
+def nobody_could_read_the_backups(seen: TenantSeen) -> Verdict | None:
+    """Without recipients nothing can be encrypted."""
+    if seen.tenant.spec.encryption.recipients:
+        return None
+    return Stalled(Reason.KEY_MISSING, how_to_make_a_key(seen.tenant.metadata.name))
+
+
+def this_spec_was_found_ready(seen: TenantSeen) -> Verdict | None:
+    """A preflight of this generation succeeded and is recorded."""
+    ready = condition_of(seen.status, "Ready")
+    current = ready.get("observedGeneration") == seen.tenant.metadata.generation
+    if not current or ready.get("status") != "True":
+        return None
+    return Done(Reason.READY, str(ready["message"]))
+
+
+_CHECKS: tuple[Callable[[TenantSeen], Verdict | None], ...] = (
+    nobody_could_read_the_backups,
+    this_spec_was_found_ready,
+)
+
+
+def how_to_make_a_key(tenant: str) -> str:
+    """Return the sentence that tells how to get recipients."""
+    return (
+        "spec.encryption.recipients is empty, so nobody could read a backup: run `age-keygen -o identity.txt`, keep"
+        " that file safe outside the cluster, and put its public key (age1…) into spec.encryption.recipients;"
+        f" for restores: `kubectl create secret generic {tenant}-identity --from-file=identity=identity.txt`"
+        " and name it in spec.encryption.identitySecretRef"
+    )
+
+
+def _preflight(seen: TenantSeen, attempt: int) -> Run:
+    tenant, metadata = seen.tenant, seen.tenant.metadata
+    job = contract.Preflight(
+        tenant=described.tenant(tenant, seen.platform.cluster_id),
+        database=described.database(tenant),
+        exclude_columns=described.excluded_columns(tenant),
+        exclude_tables=list(tenant.spec.exclusions.tables),
+        modules=described.modules(tenant),
+    )
+    return Run(
+        name=job_name(metadata.name, metadata.uid, "preflight", metadata.generation, attempt),
+        namespace=metadata.namespace,
+        purpose="preflight",
+        job=job,
+        subject=Ref("Tenant", metadata.namespace, metadata.name),
+        subject_uid=metadata.uid,
+        owner=Owner("Tenant", metadata.name, metadata.uid),
+        tenant=metadata.name,
+        secrets=described.database_secrets(tenant),
+        deadline=PREFLIGHT_DEADLINE,
+        retries=0,
+        generation=metadata.generation,
+        attempt=attempt,
+    )
+
+
+def _lasting(verdict: Verdict) -> Verdict:
+    """A failed preflight is not the end: it stalls until the next one."""
+    if isinstance(verdict, Failed):
+        return Stalled(verdict.reason, verdict.message, verdict.retry_in)
+    if isinstance(verdict, Done) and verdict.reason is Reason.SUCCEEDED:
+        return Done(Reason.READY, "the database is reachable and everything named in the spec is readable")
+    if isinstance(verdict, Waiting) and verdict.reason is Reason.RUNNING:
+        return Waiting(Reason.RUNNING, "looking at the database", verdict.retry_in)
+    return verdict
+
+
+def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: datetime) -> dict[str, Any]:
+    generation = seen.tenant.metadata.generation
+    before = seen.status.get("conditions", ())
+    status = dict(seen.status)
+    if seen.keys == "Present":
+        status["keysReady"] = True
+    if facts is not None:
+        wanted = ("version", "sizeBytes", "tables")
+        status["database"] = {key: facts.facts[key] for key in wanted if key in facts.facts}
+    status["backups"] = seen.backups
+    status |= _newest("lastBackup", seen.last_backup) | _newest("lastRestore", seen.last_restore)
+    status["observedGeneration"] = generation
+    status["conditions"] = conditions("Ready", verdict, before, generation, now)
+    return status
+
+
+def _newest(field: str, newest: tuple[str, str] | None) -> dict[str, Any]:
+    return {field: {"name": newest[0], "completedAt": newest[1]}} if newest else {}

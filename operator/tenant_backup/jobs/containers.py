@@ -1,0 +1,69 @@
+"""Which containers each kind of Job has, and what each of them may see.
+
+This table is the promise about credentials: the container that talks to the database holds no store
+credentials and no key; the one that encrypts holds neither; the one that uploads sees only ciphertext.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tenant_backup.contract import paths
+from tenant_backup.decisions.plan import Purpose
+
+Secret = Literal["database", "database-ca", "admin", "store", "store-ca", "keys", "identity"]
+DATABASE: tuple[Secret, ...] = (paths.DATABASE, paths.DATABASE_CA)  # type: ignore[assignment]
+STORE: tuple[Secret, ...] = (paths.STORE, paths.STORE_CA)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container: its stage, what it mounts, and its memory in MiB."""
+
+    stage: str
+    secrets: tuple[Secret, ...]
+    request: int  # MiB
+    limit: int  # MiB; what it holds in memory volumes counts too
+    run: bool = False  # sockets and small JSON, shared by all containers
+    spool: bool = False  # a few packs, shared by two containers
+    scratch: bool = False  # private, in memory: passfile, pg_dump output
+    volume: Literal["", "ro", "rw"] = ""  # the store's volume, if it is one
+    initial: bool = False
+
+
+BACKUP = (
+    Container("prepare", STORE, 48, 256, run=True, volume="rw", initial=True),
+    Container("dump", DATABASE, 64, 768, run=True, scratch=True),
+    Container("archive", ("keys",), 96, 512, run=True, spool=True),
+    Container("upload", STORE, 64, 512, run=True, spool=True, volume="rw"),
+)
+RESTORE = (
+    Container("download", STORE, 64, 512, run=True, spool=True, volume="ro"),
+    Container("open", ("keys", "identity"), 96, 512, run=True, spool=True),
+    Container("load", (*DATABASE, "admin"), 64, 1024, run=True, scratch=True),
+)
+SWAP = (Container("swap", ("admin", "database-ca"), 48, 256, scratch=True),)
+PREFLIGHT = (Container("preflight", DATABASE, 48, 256, scratch=True),)
+PROBE = (Container("probe", STORE, 48, 256, volume="rw"),)
+DELETE = (Container("delete", STORE, 48, 256, volume="rw"),)
+
+CONTAINERS: dict[Purpose, tuple[Container, ...]] = {
+    "backup": BACKUP,
+    "restore": RESTORE,
+    "swap": SWAP,
+    "preflight": PREFLIGHT,
+    "probe": PROBE,
+    "delete": DELETE,
+}
+
+# Whose facts are the Job's, and who prints progress.
+SPOKESMAN: dict[str, str] = {
+    "backup": "upload",
+    "restore": "load",
+    "swap": "swap",
+    "preflight": "preflight",
+    "probe": "probe",
+    "delete": "delete",
+}
+PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load"}

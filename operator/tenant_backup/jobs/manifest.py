@@ -1,0 +1,181 @@
+"""A Job manifest from a Run: least privilege per container, and retries by exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from tenant_backup.api.references import API_VERSION
+from tenant_backup.contract import job as contract
+from tenant_backup.contract import paths
+from tenant_backup.contract.reasons import ExitCode
+from tenant_backup.decisions.plan import Run
+
+from . import labels
+from .containers import CONTAINERS, Container
+
+RUN_SIZE = "16Mi"
+SPOOL_SIZE = "1Gi"
+SCRATCH_SIZE = "256Mi"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The image that Jobs run, and how the platform wants it run."""
+
+    image: str
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    group: int = 65532  # owns the store's volume, so that a non-root user may write it
+
+
+def manifest(run: Run, runner: Runner) -> dict[str, Any]:
+    """Return the Job that does `run`."""
+    return {
+        "metadata": {
+            "name": run.name,
+            "namespace": run.namespace,
+            "labels": _labels(run),
+            "annotations": _annotations(run),
+            "ownerReferences": [_owner(run)],
+        },
+        "spec": {
+            "backoffLimit": run.retries,
+            # Two pods of one backup never overlap.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "activeDeadlineSeconds": run.deadline,
+            "template": {
+                "metadata": {"labels": _labels(run), "annotations": _annotations(run)},
+                "spec": _pod(run, runner),
+            },
+        },
+    }
+
+
+def _labels(run: Run) -> dict[str, str]:
+    values = {
+        "app.kubernetes.io/name": "tenant-backup",
+        "app.kubernetes.io/component": run.purpose,
+        "app.kubernetes.io/managed-by": "tenant-backup-operator",
+        labels.KIND: run.subject.kind,
+        labels.NAME: labels.label_value(run.subject.name),
+        labels.UID: run.subject_uid,
+        labels.PURPOSE: run.purpose,
+        labels.GENERATION: str(run.generation),
+        labels.ATTEMPT: str(run.attempt),
+    }
+    return values | ({labels.TENANT: labels.label_value(run.tenant)} if run.tenant else {})
+
+
+def _annotations(run: Run) -> dict[str, str]:
+    return {labels.SUBJECT: run.subject.name}
+
+
+def _owner(run: Run) -> dict[str, Any]:
+    owner = {"apiVersion": API_VERSION, "kind": run.owner.kind, "name": run.owner.name, "uid": run.owner.uid}
+    return {**owner, "controller": True, "blockOwnerDeletion": False}
+
+
+def _failure_rules() -> list[dict[str, Any]]:
+    """What cannot heal is not tried again; a drained node does not count; all else does."""
+    permanent = {"operator": "In", "values": [int(ExitCode.PERMANENT)]}
+    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
+    return [
+        {"action": "FailJob", "onExitCodes": permanent},
+        {"action": "Ignore", "onPodConditions": disrupted},
+    ]
+
+
+def _pod(run: Run, runner: Runner) -> dict[str, Any]:
+    containers = CONTAINERS[run.purpose]
+    security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if run.claim:
+        security |= {"fsGroup": runner.group, "fsGroupChangePolicy": "OnRootMismatch"}
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": security,
+        "containers": [_container(one, run, runner) for one in containers if not one.initial],
+        "volumes": _volumes(run, containers),
+    }
+    initial = [_container(one, run, runner) for one in containers if one.initial]
+    if initial:
+        pod["initContainers"] = initial
+    if runner.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in runner.pull_secrets]
+    return pod
+
+
+def _container(container: Container, run: Run, runner: Runner) -> dict[str, Any]:
+    return {
+        "name": container.stage,
+        "image": runner.image,
+        "imagePullPolicy": runner.pull_policy,
+        "args": [container.stage],
+        "env": _environment(container, run),
+        "resources": {
+            "requests": {"cpu": "20m", "memory": f"{container.request}Mi"},
+            "limits": {"memory": f"{container.limit}Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "terminationMessagePath": str(paths.TERMINATION_MESSAGE),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": _mounts(container, run),
+    }
+
+
+def _environment(container: Container, run: Run) -> list[dict[str, str]]:
+    values = [{"name": contract.ENVIRONMENT_VARIABLE, "value": contract.to_json(run.job)}]
+    # The root file system is read-only: whatever a library wants to put down goes to memory.
+    writable = paths.SCRATCH if container.scratch else paths.SPOOL if container.spool else paths.RUN
+    return [*values, {"name": "TMPDIR", "value": str(writable)}, {"name": "HOME", "value": str(writable)}]
+
+
+def _mounts(container: Container, run: Run) -> list[dict[str, Any]]:
+    mounts = [_mount("run", paths.RUN)]
+    mounts += [_mount("spool", paths.SPOOL)] if container.spool else []
+    mounts += [_mount(f"scratch-{container.stage}", paths.SCRATCH)] if container.scratch else []
+    if container.volume and run.claim:
+        mounts.append(_mount("store-volume", paths.VOLUME, read_only=container.volume == "ro"))
+    for secret in container.secrets:
+        if _secret_names(run).get(secret):
+            mounts.append(_mount(f"secret-{secret}", paths.SECRETS / secret, read_only=True))
+    return mounts
+
+
+def _mount(name: str, path: object, *, read_only: bool = False) -> dict[str, Any]:
+    return {"name": name, "mountPath": str(path), "readOnly": read_only}
+
+
+def _volumes(run: Run, containers: tuple[Container, ...]) -> list[dict[str, Any]]:
+    volumes = [_memory("run", RUN_SIZE)]
+    if any(container.spool for container in containers):
+        volumes.append({"name": "spool", "emptyDir": {"sizeLimit": SPOOL_SIZE}})
+    volumes += [_memory(f"scratch-{one.stage}", SCRATCH_SIZE) for one in containers if one.scratch]
+    if run.claim:
+        volumes.append({"name": "store-volume", "persistentVolumeClaim": {"claimName": run.claim}})
+    mounted = {secret for container in containers for secret in container.secrets}
+    return volumes + [
+        _secret(key, name) for key, name in _secret_names(run).items() if name and key in mounted
+    ]
+
+
+def _memory(name: str, limit: str) -> dict[str, Any]:
+    return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": limit}}
+
+
+def _secret(key: str, name: str) -> dict[str, Any]:
+    # Optional: a pod whose Secret is missing would hang for ever; the stage says which one it is.
+    return {"name": f"secret-{key}", "secret": {"secretName": name, "optional": True, "defaultMode": 0o444}}
+
+
+def _secret_names(run: Run) -> dict[str, str]:
+    return {key.replace("_", "-"): name for key, name in dataclasses.asdict(run.secrets).items()}
