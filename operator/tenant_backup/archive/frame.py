@@ -62,7 +62,9 @@ def decompress(compressed: bytes, plain_length: int) -> bytes:
             raise Damaged(f"a frame declares {declared} bytes where {plain_length} were announced")
         if plain_length == 0:
             return b""
-        plain = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=plain_length)
+        plain = zstandard.ZstdDecompressor().decompress(
+            compressed, max_output_size=plain_length, allow_extra_data=False
+        )
     except zstandard.ZstdError:
         raise Damaged("a frame does not decompress") from None
     if len(plain) != plain_length:

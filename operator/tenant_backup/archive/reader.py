@@ -26,6 +26,7 @@ from .pack import Binding, ObjectRef, PackKind, PackReader
 CACHED_PACKS = 6  # files on disk beside those in use
 _FRAMES_KEPT = 4  # plaintexts per segment being read: deduplicated chunks jump between frames
 _STATS_AT_ONCE = 8
+_WRAPPED_MAX = 1 << 20  # bytes; a key wrapped to a thousand recipients has 100 KiB
 
 
 class Objects(Protocol):
@@ -81,8 +82,8 @@ def open_index_key(
     if mounted is not None and (own := IndexKey(mounted)).key_id == key_id:
         return own
     name = names.wrapped_index_key(key_id, recipients)
-    if objects.length(name) is not None:
-        copy = _fetch_bytes(objects, name)
+    if 0 < (objects.length(name) or 0) <= _WRAPPED_MAX:
+        copy = fetch_bytes(objects, name)
         index = IndexKey(identity.unwrap(copy, f"the keys of backup {manifest.backup_id}"))
         if index.key_id == key_id:
             return index
@@ -286,7 +287,8 @@ def _damaged(name: str, what: str) -> Failure:
     )
 
 
-def _fetch_bytes(objects: Objects, name: str) -> bytes:
+def fetch_bytes(objects: Objects, name: str) -> bytes:
+    """Return a small object whole; ask for its length first. Raises Failure."""
     path = objects.fetch(name, None, None)
     try:
         return path.read_bytes()

@@ -15,8 +15,8 @@ from typing import Any
 
 from tenant_backup.archive import names
 from tenant_backup.archive.lists import Catalogue
-from tenant_backup.archive.manifest import document
-from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
+from tenant_backup.archive.manifest import MAX_LENGTH, document
+from tenant_backup.archive.reader import ArchiveReader, fetch_bytes, open_index_key, open_manifest
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
@@ -50,7 +50,7 @@ def run(job: Restore) -> dict[str, Any]:
 def _open(job: Restore, objects: _Downloads) -> ArchiveReader:
     """Check everything that can be checked before a row is asked for."""
     identity = mounted_identity(job.identity_secret)
-    data = objects.read(names.manifest(job.backup_id))
+    data = objects.manifest(names.manifest(job.backup_id))
     source = job.source
     tenant = (source.slug, source.namespace, source.name)
     manifest = open_manifest(data, job.signing_key, job.backup_id, tenant, job.manifest_sha256)
@@ -79,17 +79,20 @@ class _Downloads:
         answer = self._ask({"stat": name})["length"]
         return None if answer is None else int(answer)
 
-    def read(self, name: str) -> bytes:
-        """Return a small object whole. Raises Failure(BACKUP_NOT_FOUND)."""
-        if self.length(name) is None:
+    def manifest(self, name: str) -> bytes:
+        """Return a manifest's bytes, unchecked. Raises Failure: BACKUP_NOT_FOUND, CHECKSUM_MISMATCH."""
+        length = self.length(name)
+        if length is None:
             raise Failure(
                 Reason.BACKUP_NOT_FOUND,
                 f"the store has no {name}; the backup was deleted or is in another store or prefix",
             )
-        path = self.fetch(name, None, None)
-        data = path.read_bytes()
-        path.unlink()
-        return data
+        if length > MAX_LENGTH:
+            raise Failure(
+                Reason.CHECKSUM_MISMATCH,
+                f"{name} has {length} bytes, which no manifest has; choose another backup",
+            )
+        return fetch_bytes(self, name)
 
     def finish(self) -> None:
         """Tell `download` that its work is done."""
