@@ -24,6 +24,7 @@ class Place:
     volume: Path
 
     def connect(self, under: str = "acme") -> Store:
+        """The store, as a stage would see it."""
         return connect(self.described, under, secrets=self.secrets, volume=self.volume)
 
 

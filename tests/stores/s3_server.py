@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,12 +11,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CACHE = Path.home() / ".cache" / "tenant-backup"
-MODULE = Path(__file__).parents[2] / "hack" / "localcluster" / "go" / "versitygw"
+from hack.localcluster import builds, settings
+
 BUCKET = "backups"
 ROOT = ("root-access", "root-secret-1")
 WRITER = ("writer-access", "writer-secret-1")  # may list, read and write, not delete
@@ -23,17 +24,13 @@ READER = ("reader-access", "reader-secret-1")  # may list and read
 
 
 def binary() -> Path:
-    """Return the pinned versitygw, building it once if the local cluster has not."""
-    found = [path for path in CACHE.glob("**/versitygw") if path.is_file() and os.access(path, os.X_OK)]
-    if found:
-        return max(found, key=lambda path: path.stat().st_mtime)
-    target = CACHE / "tests" / "versitygw"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = target.with_suffix(f".{os.getpid()}")
-    command = ["go", "build", "-o", str(building), "github.com/versity/versitygw/cmd/versitygw"]
-    subprocess.run(command, cwd=MODULE, check=True)
-    building.replace(target)
-    return target
+    """Return the pinned versitygw, building it once if nobody has."""
+    folder = builds.VERSITYGW.folder()
+    if not folder.is_dir():
+        with settings.LOCK.open("w") as lock:  # the cluster's own: it may be building the same
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            builds.ensure((builds.VERSITYGW,))
+    return folder / "versitygw"
 
 
 @dataclass
@@ -48,14 +45,11 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
+        """Where it is, as a BackupStore would say."""
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
+        """Start it, on the same port as before; return when it listens."""
         self.port = self.port or free_port()
         tls = ["--cert", str(self.tls[0]), "--key", str(self.tls[1])] if self.tls else []
         iam = ["--iam-dir", str(self.folder / "iam")]
@@ -69,6 +63,7 @@ class S3Server:
         self._wait_until_it_listens()
 
     def stop(self) -> None:
+        """End it as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -150,9 +145,11 @@ class Proxy:
 
     @property
     def endpoint(self) -> str:
+        """The faulty way, as a BackupStore would say it."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        """Take no more connections."""
         self._server.close()
 
     def _accept(self) -> None:
@@ -163,23 +160,16 @@ class Proxy:
                 return
             server = socket.create_connection(("127.0.0.1", self._target))
             for start, end, change in (
-                (client, server, lambda block: self.request(block)),
-                (server, client, lambda block: self.answer(block)),
+                (client, server, lambda block: self.request(block)),  # noqa: PLW0108 - may change later
+                (server, client, lambda block: self.answer(block)),  # noqa: PLW0108 - may change later
             ):
                 threading.Thread(target=_pump, args=(start, end, change), daemon=True).start()
 
 
 def _pump(start: socket.socket, end: socket.socket, change: Callable[[bytes], bytes | None]) -> None:
-    try:
-        while block := start.recv(1 << 16):
-            changed = change(block)
-            if changed is None:
-                break
+    with suppress(OSError):
+        while (block := start.recv(1 << 16)) and (changed := change(block)) is not None:
             end.sendall(changed)
-    except OSError:
-        pass
     for side in (start, end):
-        try:
+        with suppress(OSError):
             side.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass

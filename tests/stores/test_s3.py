@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,18 +32,18 @@ def refusal(store: Store) -> Failure:
     return caught.value
 
 
+@pytest.mark.timeout(30)
 def test_a_store_nobody_listens_at_is_unavailable(tmp_path: Path) -> None:
-    """After its own retries: retriable, with the network's own words, well within 30 seconds."""
+    """After its own retries: retriable, with the network's own words."""
     place = s3_place(tmp_path, f"http://127.0.0.1:{s3_server.free_port()}")
-    began = time.monotonic()
     failure = refusal(place.connect())
 
     assert failure.reason is Reason.STORE_UNAVAILABLE
     assert failure.retriable
     assert "Connection refused" in failure.message
-    assert 10 < time.monotonic() - began < 25
 
 
+@pytest.mark.timeout(40)
 def test_a_store_that_never_answers_is_unavailable(tmp_path: Path) -> None:
     """A server that accepts and stays silent does not hold us for ever."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -190,7 +189,7 @@ def test_a_writer_without_the_right_to_delete_is_refused_to_delete(s3: S3Server,
 
 
 def test_a_bucket_that_does_not_exist_is_never_an_empty_store(s3: S3Server, tmp_path: Path) -> None:
-    """ "Absent" is said of objects only: a missing bucket is StoreNotFound for every call."""
+    """Only objects are absent: a missing bucket is StoreNotFound, whatever is asked."""
     place = s3_place(tmp_path, s3.endpoint)
     object.__setattr__(place.described, "bucket", "no-such-bucket")
     store = place.connect()

@@ -132,7 +132,7 @@ def test_a_symbolic_link_never_leads_out_of_the_volume(tmp_path: Path) -> None:
     ):
         with pytest.raises(Failure):
             attempt()
-    assert ["one"] == [item.name for item in outside.iterdir()]
+    assert [item.name for item in outside.iterdir()] == ["one"]
     assert list(store.entries("manifests")) == []
 
 

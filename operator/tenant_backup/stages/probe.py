@@ -27,7 +27,7 @@ def run(job: jobs.Probe, *, secrets: Path = paths.SECRETS, volume: Path = paths.
     Every attempt has a name of its own, so what a killed one left is in nobody's way; it is removed.
     """
     store = connect(job.store, FOLDER, secrets=secrets, volume=volume)
-    folder = f"u{hashlib.sha256(job.uid.encode()).hexdigest()[:16]}"
+    folder = folder_of(job.uid)
     name = f"{folder}/{randomness.token_hex(8)}"
     first = f"written by the probe of cluster {job.cluster_id}\n".encode()
     store.put(name, first, digest_of(first))
@@ -37,6 +37,11 @@ def run(job: jobs.Probe, *, secrets: Path = paths.SECRETS, volume: Path = paths.
     capabilities = {"conditionalPut": conditional, "delete": _deletes(store, folder)}
     location = store.location.removesuffix(FOLDER).rstrip("/")
     return {"location": location, "capabilities": capabilities}
+
+
+def folder_of(uid: str) -> str:
+    """Return where the probes of the BackupStore with this UID write."""
+    return f"u{hashlib.sha256(uid.encode()).hexdigest()[:16]}"
 
 
 def _refuses_to_overwrite(store: Store, name: str, first: bytes) -> bool:

@@ -1,0 +1,161 @@
+"""Whose prefix it is, whether this backup is committed already, and what it is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract.reasons import ExitCode, Failure, Reason
+from tenant_backup.stages import prepare
+from tenant_backup.stores.base import digest_of
+from tests.stages.pod import BACKUP_ID, TENANT, Ended
+from tests.stores.s3_server import READER, S3Server
+
+from .site import OTHER_UID, UID, Site, facts_of, manifest_of, s3_site
+
+
+def prepared(site: Site, **changes: Any) -> tuple[Ended, Any]:
+    """Run `prepare`; return how it ended and what it wrote."""
+    ended = site.pod.start("prepare", site.backup(**changes)).ended()
+    path = site.pod.run / "prepared.json"
+    return ended, json.loads(path.read_text()) if path.exists() else None
+
+
+def put(site: Site, name: str, data: bytes) -> None:
+    site.store().put(name, data, digest_of(data))
+
+
+def test_the_first_backup_of_a_tenant_claims_its_prefix(site: Site) -> None:
+    """The marker says whose it is, and the second backup finds it and goes on."""
+    for _ in range(2):
+        ended, document = prepared(site)
+        assert ended.result.facts == {"backupId": BACKUP_ID, "committed": False}
+        assert document == {"backupId": BACKUP_ID, "keys": [], "committed": None}
+
+    assert json.loads(site.object("TENANT")) == {
+        "format": 1,
+        "clusterId": TENANT.cluster_id,
+        "namespace": TENANT.namespace,
+        "name": TENANT.name,
+        "slug": TENANT.slug,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"cluster_id": "x"}, "cluster-1"), ({"namespace": "x"}, '"default"'), ({"name": "x"}, 'Tenant "acme"')],
+)
+def test_another_owners_prefix_is_refused_and_the_owner_named(
+    site: Site, change: dict[str, str], named: str
+) -> None:
+    """StoreForeign, without another try, before anything is dumped; the marker stays."""
+    prepared(site)
+    (site.pod.run / "prepared.json").unlink()
+    marker = site.object("TENANT")
+    ended, document = prepared(site, tenant=dataclasses.replace(TENANT, **change))
+
+    assert (ended.code, ended.reason) == (ExitCode.PERMANENT, Reason.STORE_FOREIGN)
+    assert named in ended.result.message
+    assert document is None
+    assert marker == site.object("TENANT")
+
+
+@pytest.mark.parametrize("junk", [b"", b"hello", b"[]", b'{"format": 2}', b"\xff"])
+def test_a_marker_that_is_not_ours_is_foreign(on_volume: Site, junk: bytes) -> None:
+    """Whatever is there, it is somebody's."""
+    put(on_volume, "TENANT", junk)
+
+    assert prepared(on_volume)[0].reason is Reason.STORE_FOREIGN
+
+
+def test_of_two_clusters_claiming_at_once_one_is_refused(site: Site) -> None:
+    """Create-only decides; nobody's marker is overwritten."""
+    start = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    def claim(cluster: str) -> None:
+        store = site.store()
+        start.wait()
+        try:
+            prepare.claim(store, jobs.Tenant(cluster, "default", "acme", "acme"))
+            outcomes.append(cluster)
+        except Failure as failure:
+            outcomes.append(failure.reason)
+
+    threads = [threading.Thread(target=claim, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert json.loads(site.object("TENANT"))["clusterId"] in outcomes
+    assert Reason.STORE_FOREIGN in outcomes
+
+
+def test_a_backup_committed_by_an_earlier_attempt_is_found(site: Site) -> None:
+    """Its facts come from the manifest; whether it was verified nobody knows any more."""
+    manifest = manifest_of()
+    put(site, f"manifests/{BACKUP_ID}", manifest)
+    _, document = prepared(site)
+
+    assert document["backupId"] == BACKUP_ID
+    assert document["committed"] == {
+        **facts_of(manifest),
+        "location": f"{site.store().location}/manifests/{BACKUP_ID}",
+        "health": "Unknown",
+    }
+
+
+def test_a_name_taken_by_others_gets_the_next_number(site: Site) -> None:
+    """Other backups' and unreadable manifests are left alone; similar names do not count."""
+    for backup_id in (BACKUP_ID, f"{BACKUP_ID}-2", f"{BACKUP_ID}-4"):
+        put(site, f"manifests/{backup_id}", manifest_of(backup_id, OTHER_UID))
+    put(site, f"manifests/{BACKUP_ID}-3", b"damaged")
+    for similar in (f"{BACKUP_ID}-5x", f"{BACKUP_ID}5", BACKUP_ID[:-1] + "0", "acme_2999-01-01_00-00-00"):
+        put(site, f"manifests/{similar}", b"")
+
+    assert prepared(site)[1] == {"backupId": f"{BACKUP_ID}-5", "keys": [], "committed": None}
+
+
+@pytest.mark.parametrize("base_is_there", [True, False])
+@pytest.mark.parametrize("number", [2, 12])
+def test_a_commit_under_another_number_is_found_by_the_retry(
+    site: Site, base_is_there: bool, number: int
+) -> None:
+    """Also when the name it had wished for is free again meanwhile."""
+    if base_is_there:
+        put(site, f"manifests/{BACKUP_ID}", manifest_of(BACKUP_ID, OTHER_UID))
+    put(site, f"manifests/{BACKUP_ID}-{number}", manifest_of(f"{BACKUP_ID}-{number}", UID))
+    _, document = prepared(site)
+
+    assert document["backupId"] == f"{BACKUP_ID}-{number}"
+    assert document["committed"]["backupId"] == f"{BACKUP_ID}-{number}"
+
+
+def test_the_keys_that_exist_are_listed(site: Site) -> None:
+    """So that `archive` adds only what is missing."""
+    put(site, "keys/aa.bb.age", b"wrapped")
+
+    assert prepared(site)[1]["keys"] == ["keys/aa.bb.age"]
+
+
+def test_missing_credentials_are_said_before_anything_is_dumped(on_s3: Site) -> None:
+    """KeyMissing with Secret and key; nothing else starts."""
+    (on_s3.pod.root / "secrets/store/secretAccessKey").unlink()
+    ended, _ = prepared(on_s3)
+
+    assert (ended.code, ended.reason) == (ExitCode.PERMANENT, Reason.KEY_MISSING)
+    assert ended.result.message == 'the store\'s Secret "s3-keys" has no usable key secretAccessKey; add it'
+
+
+def test_a_store_that_may_only_be_read_refuses_the_backup(site: Site, s3: S3Server) -> None:
+    """StorePermissionDenied at the marker, before anything is dumped."""
+    ended, _ = prepared(s3_site(site.pod, s3.endpoint, READER))
+
+    assert (ended.code, ended.reason) == (ExitCode.PERMANENT, Reason.STORE_PERMISSION_DENIED)
+    assert "AccessDenied" in ended.result.message
