@@ -156,7 +156,7 @@ class TenantSpec(Struct):
 class DatabaseFacts(Struct):
     """What the last look at the database found."""
 
-    version: str | None = Field(default=None, max_length=64)
+    version: str | None = Field(default=None, max_length=128)
     """Version of the server."""
     size_bytes: Bytes | None = None
     """Size of the database on the server, in bytes."""

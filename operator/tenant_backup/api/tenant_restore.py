@@ -23,7 +23,7 @@ from .values import (
 _FIXED = ("source", "target", "strategy", "keepPrevious", "deadline")  # required, or with a default
 _FIXED_OPTIONAL = ("identitySecretRef",)
 
-SkippedObject = Annotated[str, Field(max_length=256)]
+SkippedObject = Annotated[str, Field(max_length=512)]
 
 
 class Source(Struct):
@@ -173,8 +173,8 @@ class TenantRestoreStatus(Status):
     """What was proved."""
     keep_live: KeepLive | None = None
     """What excluded columns got."""
-    skipped: tuple[SkippedObject, ...] = Field(default=(), max_length=50)
-    """Objects left out because they need administrator rights or do not exist at the target; at most 50."""
+    skipped: tuple[SkippedObject, ...] = Field(default=(), max_length=200)
+    """Objects left out because they need administrator rights or do not exist at the target; at most 200."""
     previous_database: DatabaseName | None = None
     """With strategy Replace, the name the replaced database has now."""
     undo_until: datetime | None = None

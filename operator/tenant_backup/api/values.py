@@ -75,3 +75,5 @@ class Progress(Struct):
     """What it is doing."""
     bytes_read: Bytes | None = None
     """Bytes read so far."""
+    bytes_total: Bytes | None = None
+    """Bytes there are to read, estimated."""
