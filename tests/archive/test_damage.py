@@ -57,7 +57,10 @@ def expected_reasons(name: str) -> set[Reason]:
     if name.startswith("manifests/"):
         return {Reason.SIGNATURE_INVALID, Reason.UNSUPPORTED_CONTENT}  # the version may be what flipped
     if name.startswith("keys/"):
-        return {Reason.WRONG_KEY}  # nothing but the identity's owner can tell damage from a stranger's key
+        return {
+            Reason.WRONG_KEY,
+            Reason.KEY_MISSING,
+        }  # nothing but the identity's owner can tell damage from a stranger's key
     return {Reason.CHECKSUM_MISMATCH}
 
 
