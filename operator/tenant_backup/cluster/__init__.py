@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Object = dict[str, Any]
+Objects = list[Object]
+Lines = list[str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Cluster(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return the object, or None when there is none."""
 
-    async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
+    async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> Objects:
         """Return the objects that match both selectors."""
 
     async def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
@@ -105,7 +107,7 @@ class Cluster(Protocol):
     ) -> None:
         """Delete the object with that UID; no error when it is gone already."""
 
-    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> list[str]:
+    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""
 
     async def close(self) -> None:

@@ -6,7 +6,6 @@ the discovery of the dynamic client would cost memory and round trips for kinds 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from typing import Any, Literal
@@ -23,7 +22,9 @@ from . import (
     Conflict,
     Gone,
     Kind,
+    Lines,
     Object,
+    Objects,
     Rejected,
     Unavailable,
 )
@@ -31,6 +32,7 @@ from . import (
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30)  # seconds
 PAGE = 500  # objects per list request
 MERGE_PATCH = "application/merge-patch+json"
+Query = list[tuple[str, str]]
 _AGENT = "tenant-backup-operator"
 
 
@@ -50,9 +52,9 @@ class ApiServer:
         configuration = Configuration()
         configuration.connection_pool_maxsize = 32
         if os.environ.get("KUBERNETES_SERVICE_HOST"):
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(ApiClient(configuration))
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -62,12 +64,12 @@ class ApiServer:
         except Gone:
             return None
 
-    async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
+    async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> Objects:
         """Return the objects that match both selectors, read page by page."""
         query = [("limit", str(PAGE))]
         query += [("labelSelector", labels)] if labels else []
         query += [("fieldSelector", fields)] if fields else []
-        found: list[Object] = []
+        found: Objects = []
         more = ""
         while True:
             continued = [("continue", more)] if more else []
@@ -117,7 +119,7 @@ class ApiServer:
         except (Gone, Conflict):
             return  # gone, or another object took its name: either way ours is not there
 
-    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> list[str]:
+    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""
         query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
         try:
@@ -128,7 +130,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def _json(self, *request: Any) -> Object:
         return dict(json.loads(await self._send(*request)))
@@ -137,7 +139,7 @@ class ApiServer:
         self,
         method: str,
         path: str,
-        query: list[tuple[str, str]] | None = None,
+        query: Query | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> bytes:
@@ -152,8 +154,8 @@ class ApiServer:
                 auth_settings=["BearerToken"],
             )
             response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
-            text = bytes(await response.read())
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            text = bytes(await response.response.read())
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         if response.status >= 300:
             raise _error(response.status, text)

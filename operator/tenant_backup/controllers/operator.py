@@ -1,4 +1,4 @@
-"""The running operator: one cluster connection, one queue, kopf's watches; stopped without cutting work off."""
+"""The running operator: one connection, one queue, kopf's watches; stopped without cutting work off."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ class WorkQueue(Generic[Key]):
         self._timers: dict[Key, Timer] = {}
         self._failures: dict[Key, int] = {}
         self._workers: list[asyncio.Task[None]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closing = False
 
     def start(self) -> None:
@@ -64,6 +66,7 @@ class WorkQueue(Generic[Key]):
             self._again.add(key)
         elif key not in self._queued:
             self._queued.add(key)
+            self._idle.clear()
             self._ready.put_nowait(key)
 
     def after(self, key: Key, delay: float) -> None:
@@ -78,8 +81,7 @@ class WorkQueue(Generic[Key]):
 
     async def drained(self) -> None:
         """Return when nothing is ready or being worked on; timers do not count."""
-        while self._queued or self._active:
-            await asyncio.sleep(0.001)
+        await self._idle.wait()
 
     async def close(self) -> None:
         """Take no more keys, let running work end, and stop."""
@@ -87,7 +89,8 @@ class WorkQueue(Generic[Key]):
         for timer in self._timers.values():
             timer.cancel()
         while self._active:
-            await asyncio.sleep(0.01)
+            self._idle.clear()
+            await self._idle.wait()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
@@ -102,6 +105,8 @@ class WorkQueue(Generic[Key]):
             self._queued.discard(key)
             if not self._closing:
                 await self._once(key)
+            if not self._active and (self._closing or not self._queued):
+                self._idle.set()
 
     async def _once(self, key: Key) -> None:
         self._active.add(key)
@@ -111,7 +116,7 @@ class WorkQueue(Generic[Key]):
         try:
             delay = await self._work(key)
             self._failures.pop(key, None)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug in one object must not stop the others
             delay = self._back_off(key)
             _log.exception("work on %s failed; again in %.1f s", key, delay)
         finally:

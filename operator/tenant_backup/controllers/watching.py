@@ -1,4 +1,4 @@
-"""From watch events to keys. Nothing is decided here, so nothing can be lost by an exception kopf swallows."""
+"""From watch events to keys: nothing is decided here, where kopf would swallow an exception."""
 
 from __future__ import annotations
 

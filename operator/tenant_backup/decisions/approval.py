@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 
 from tenant_backup.contract.reasons import Reason
@@ -46,7 +47,8 @@ def _command(seen: RestoreSeen) -> str:
     metadata, live = seen.restore.metadata, seen.tenant.spec.database.name
     # The moment is the shell's: a fixed one would change the message, and so the status, all the time.
     expires = f"$(date -u -d '+{SUGGESTED.seconds // 3600} hour' +%FT%TZ)"
-    patch = f'{{\\"spec\\":{{\\"approval\\":{{\\"confirm\\":{{\\"database\\":\\"{live}\\",\\"expires\\":\\"{expires}\\"}}}}}}}}'
+    document = {"spec": {"approval": {"confirm": {"database": live, "expires": expires}}}}
+    patch = json.dumps(document, separators=(",", ":"), ensure_ascii=False).replace('"', '\\"')
     return f'kubectl -n {metadata.namespace} patch tenantrestore {metadata.name} --type merge -p "{patch}"'
 
 

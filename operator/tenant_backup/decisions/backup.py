@@ -19,11 +19,12 @@ from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
 from .plan import Action, Announce, Audit, HoldData, Owner, Plan, Run, Secrets
-from .runs import Course, follow, newest, of_purpose, recorded
+from .runs import Course, follow, newest, of_purpose, recorded, start
 from .tenant import how_to_make_a_key
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
 FINISHED = ("Succeeded", "Failed")
+_AUDITED = ("state", "backupId", "checksum", "bytes", "startedAt", "completedAt", "requestedBy")
 
 
 def decide(seen: BackupSeen, now: datetime) -> Plan:
@@ -32,12 +33,16 @@ def decide(seen: BackupSeen, now: datetime) -> Plan:
         return decide_deletion(seen, now)
     if seen.status.get("state") in FINISHED:
         return Plan(recorded(seen.jobs))
+    job, started = newest(of_purpose(seen.jobs, "backup")), parse(seen.status.get("startedAt"))
+    if job is not None:
+        # Checks hold the start back, never a Job that runs: it was told everything it needs.
+        deadline = duration_seconds(seen.backup.spec.deadline)
+        return _plan(seen, follow(job, deadline, started, now), job, now)
     for check in _CHECKS:
         verdict = check(seen)
         if verdict is not None:
             return _plan(seen, Course(verdict), None, now)
-    job = newest(of_purpose(seen.jobs, "backup"))
-    return _plan(seen, follow(job, _run(seen), _started(seen, job), now), job, now)
+    return _plan(seen, start(_run(seen), started, now), None, now)
 
 
 def its_tenant_is_there(seen: BackupSeen) -> Verdict | None:
@@ -139,10 +144,6 @@ def _job(seen: BackupSeen) -> contract.Backup:
     )
 
 
-def _started(seen: BackupSeen, job: JobSeen | None) -> datetime | None:
-    return parse(seen.status.get("startedAt")) or (job.created if job else None)
-
-
 def _plan(seen: BackupSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
     verdict = _named(seen, course)
     status = _status(seen, verdict, course, job, now)
@@ -158,13 +159,12 @@ def _named(seen: BackupSeen, course: Course) -> Verdict:
     if not isinstance(course.verdict, Done) or course.facts is None:
         return course.verdict
     if not {"backupId", "checksum"} <= course.facts.facts.keys():
-        return Failed(
-            Reason.INTERNAL_ERROR, "the upload ended well without naming what it committed; report this"
-        )
-    facts = course.facts.facts
-    return Done(
-        Reason.SUCCEEDED, f"{facts['backupId']} is committed to BackupStore {seen.backup.spec.store_ref.name}"
-    )
+        message = "the upload ended well without naming what it committed; report this"
+        return Failed(Reason.INTERNAL_ERROR, message)
+    facts, store = course.facts.facts, seen.backup.spec.store_ref.name
+    doubt = facts.get("verification", {}).get("message", "") if facts.get("health") == "Corrupt" else ""
+    message = f"{facts['backupId']} is committed to BackupStore {store}"
+    return Done(Reason.SUCCEEDED, f"{message}; {doubt}" if doubt else message)
 
 
 def _hold(seen: BackupSeen, course: Course) -> tuple[Action, ...]:
@@ -177,10 +177,7 @@ def _hold(seen: BackupSeen, course: Course) -> tuple[Action, ...]:
 def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
     if not isinstance(verdict, Done | Failed):
         return ()
-    kind, reason = (
-        ("Normal", "BackupSucceeded") if isinstance(verdict, Done) else ("Warning", str(verdict.reason))
-    )
-    record = {
+    record: dict[str, Any] = {
         "event": "backup",
         "namespace": seen.backup.metadata.namespace,
         "name": seen.backup.metadata.name,
@@ -188,13 +185,11 @@ def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[A
         "tenant": seen.backup.spec.tenant_ref.name,
         "store": seen.backup.spec.store_ref.name,
         "reason": str(verdict.reason),
-        **{
-            key: status[key]
-            for key in ("state", "backupId", "checksum", "bytes", "startedAt", "completedAt", "requestedBy")
-            if key in status
-        },
     }
-    return (Announce(kind, reason, verdict.message), Audit(record))  # type: ignore[arg-type]
+    record |= {key: status[key] for key in _AUDITED if key in status}
+    if isinstance(verdict, Done):
+        return (Announce("Normal", "BackupSucceeded", verdict.message), Audit(record))
+    return (Announce("Warning", str(verdict.reason), verdict.message), Audit(record))
 
 
 def _status(
@@ -204,7 +199,7 @@ def _status(
     status = dict(seen.status)
     status |= requested_by(metadata.annotations, trusted=seen.platform.trusts_requested_by)
     status |= run_fields(status, course, job, now)
-    if "startedAt" in status:
+    if any(isinstance(action, Run) for action in course.actions):
         # Deletion needs the name even when the Tenant, and with it the slug, is gone by then.
         status.setdefault("backupId", _job(seen).backup_id)
     if isinstance(verdict, Done) and course.facts:
@@ -214,8 +209,7 @@ def _status(
         status.pop("progress", None)
     status["state"] = _state(verdict, status)
     status["observedGeneration"] = metadata.generation
-    before = seen.status.get("conditions", ())
-    status["conditions"] = conditions("Succeeded", verdict, before, metadata.generation, now)
+    status["conditions"] = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
     return status
 
 
@@ -227,10 +221,9 @@ def run_fields(status: dict[str, Any], course: Course, job: JobSeen | None, now:
     began = job.created if job else now
     fields: dict[str, Any] = {"startedAt": status.get("startedAt") or rfc3339(began)}
     fields["jobRef"] = {"name": job.name if job else created.name}  # type: ignore[union-attr]
-    if job is not None:
-        fields["attempts"] = max(job.pods, job.ended, status.get("attempts", 0))
-        if job.progress:
-            fields["progress"] = dict(job.progress)
+    fields["attempts"] = max(status.get("attempts", 1), job.pods if job else 1, job.ended if job else 1)
+    if job is not None and job.progress:
+        fields["progress"] = dict(job.progress)
     return fields
 
 
@@ -251,8 +244,7 @@ def _result(seen: BackupSeen, ended: Ended) -> dict[str, Any]:
     stored = facts.get("bytes", {}).get("stored")
     if stored is not None:
         fields["size"] = size(stored)
-    verified = seen.backup.spec.verification != "None"
-    fields["health"] = "Healthy" if verified else "Unknown"
+    fields["health"] = facts.get("health", "Unknown")
     return fields
 
 

@@ -16,6 +16,6 @@ def blocked(
     """Return the status that says why; how something finished stays true."""
     if status.get("state") in ("Succeeded", "Failed", "Undone"):
         return dict(status)
-    found = conditions(headline, verdict, status.get("conditions", ()), generation, now)
+    found = conditions(headline, verdict, status, generation, now)
     state = {"state": status.get("state", "Pending")} if headline == "Succeeded" else {}
     return {**status, **state, "observedGeneration": generation, "conditions": found}

@@ -8,7 +8,8 @@ other word for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,61 +20,59 @@ from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 MESSAGE_LIMIT = 4096  # characters, as in the CRD
 Headline = Literal["Succeeded", "Ready"]
+Status = Mapping[str, Any]
 _UNDECIDED = (Reason.PENDING, Reason.RUNNING, Reason.RETRYING)
 
 
+@dataclass(frozen=True)
+class Fact:
+    """A condition without its times."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: Reason
+    message: str
+
+
 def conditions(
-    headline: Headline,
-    verdict: Verdict,
-    before: Iterable[Mapping[str, Any]],
-    generation: int,
-    now: datetime,
-    extra: Iterable[tuple[str, bool, Reason, str]] = (),
+    headline: Headline, verdict: Verdict, before: Status, generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """Return the conditions `verdict` stands for; `before` are those of the last status.
-
-    `extra` are conditions of one kind only, such as Undone: type, status, reason, message.
-    """
-    wanted = [(headline, _headline_status(headline, verdict), verdict.reason, verdict.message)]
-    if headline == "Succeeded" and isinstance(verdict, Failed):
-        wanted.append(("Failed", "True", verdict.reason, verdict.message))
-    if isinstance(verdict, Waiting):
-        reason = Reason.RETRYING if verdict.retrying else verdict.reason
-        wanted.append(("Reconciling", "True", reason, verdict.message))
-    if isinstance(verdict, Stalled | Failed):
-        wanted.append(("Stalled", "True", verdict.reason, verdict.message))
-    wanted += [(kind, str(status), reason, message) for kind, status, reason, message in extra]
-    known = {str(condition["type"]): condition for condition in before}
-    return [_condition(known.get(kind), kind, *rest, generation, now) for kind, *rest in wanted]
+    """Return the conditions `verdict` stands for; `before` is the last status."""
+    return [stamped(fact, before, generation, now) for fact in _facts(headline, verdict)]
 
 
-def condition_of(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
     """Return the condition of that type from a status, or an empty mapping."""
     return next((item for item in status.get("conditions", ()) if item["type"] == kind), {})
 
 
-def _headline_status(headline: Headline, verdict: Verdict) -> str:
+def stamped(fact: Fact, before: Status, generation: int, now: datetime) -> dict[str, Any]:
+    """Return the condition as the API wants it; its time changes only with its status."""
+    old = condition_of(before, fact.type)
+    same = old.get("status") == fact.status
+    return {
+        "type": fact.type,
+        "status": fact.status,
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
+        "reason": str(fact.reason),
+        "message": fact.message[:MESSAGE_LIMIT],
+    }
+
+
+def _facts(headline: Headline, verdict: Verdict) -> Iterator[Fact]:
+    reason, message = verdict.reason, verdict.message
+    yield Fact(headline, _headline_status(headline, verdict), reason, message)
+    if headline == "Succeeded" and isinstance(verdict, Failed):
+        yield Fact("Failed", "True", reason, message)
+    if isinstance(verdict, Waiting):
+        yield Fact("Reconciling", "True", Reason.RETRYING if verdict.retrying else reason, message)
+    if isinstance(verdict, Stalled | Failed):
+        yield Fact("Stalled", "True", reason, message)
+
+
+def _headline_status(headline: Headline, verdict: Verdict) -> Literal["True", "False", "Unknown"]:
     if isinstance(verdict, Done):
         return "True"
     undecided = isinstance(verdict, Waiting) and (headline == "Succeeded" or verdict.reason in _UNDECIDED)
     return "Unknown" if undecided else "False"
-
-
-def _condition(
-    before: Mapping[str, Any] | None,
-    kind: str,
-    status: Any,
-    reason: Any,
-    message: Any,
-    generation: int,
-    now: datetime,
-) -> dict[str, Any]:
-    changed = before is None or before["status"] != status
-    return {
-        "type": kind,
-        "status": status,
-        "observedGeneration": generation,
-        "lastTransitionTime": rfc3339(now) if changed or before is None else before["lastTransitionTime"],
-        "reason": str(reason),
-        "message": str(message)[:MESSAGE_LIMIT],
-    }

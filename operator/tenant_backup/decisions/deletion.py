@@ -130,7 +130,7 @@ def _plan(seen: BackupSeen, course: Course, now: datetime) -> Plan:
     status = dict(seen.status)
     metadata = seen.backup.metadata
     kept = [item for item in seen.status.get("conditions", ()) if item["type"] in ("Succeeded", "Failed")]
-    fresh = conditions("Succeeded", verdict, seen.status.get("conditions", ()), metadata.generation, now)
+    fresh = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
     # How the backup itself ended stays true while its data is being deleted.
     status["conditions"] = [*kept, *(item for item in fresh if item["type"] in ("Reconciling", "Stalled"))]
     status["observedGeneration"] = metadata.generation

@@ -12,7 +12,7 @@ def rfc3339(moment: datetime) -> str:
 
 def parse(text: str | None) -> datetime | None:
     """Return the moment an API timestamp names; None for none."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+    return datetime.fromisoformat(text) if text else None
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
-from .conditions import condition_of
+from .conditions import Fact, stamped
 from .instants import parse, rfc3339
 from .names import job_name
 from .observed import RestoreSeen
@@ -39,7 +39,9 @@ def _nothing_is_kept(seen: RestoreSeen, now: datetime) -> Plan:
     if not _undo_is_wanted(seen) or seen.status.get("state") != "Succeeded":
         return Plan(recorded(seen.jobs))
     message = "the previous database is not kept any more; restore an earlier backup instead"
-    return Plan(recorded(seen.jobs), _with(seen, "Undone", False, Reason.DATABASE_NOT_FOUND, message, now))
+    return Plan(
+        recorded(seen.jobs), _with(seen, Fact("Undone", "False", Reason.DATABASE_NOT_FOUND, message), now)
+    )
 
 
 def _undo_is_wanted(seen: RestoreSeen) -> bool:
@@ -55,14 +57,16 @@ def _undo(seen: RestoreSeen, now: datetime) -> Plan:
     if course is None:
         return _waits_for_the_tenant(seen)
     if isinstance(course.verdict, Done):
+        message = "the previous database is live again"
         kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
-        status = _with(seen, "Undone", True, Reason.UNDONE, "the previous database is live again", now)
+        status = _with(seen, Fact("Undone", "True", Reason.UNDONE, message), now)
         # What the undo took away is now the previous one, under the same name, and kept as long.
         status |= {"state": "Undone", "undoUntil": rfc3339(now + kept)}
-        told = Announce("Normal", "Undone", "the previous database is live again")
+        told = Announce("Normal", "Undone", message)
         return Plan((*course.actions, told), status, kept.total_seconds())
     reason, message = course.verdict.reason, course.verdict.message
-    return Plan(course.actions, _with(seen, "Undone", False, reason, message, now), course.verdict.retry_in)
+    fact = Fact("Undone", "False", reason, message)
+    return Plan(course.actions, _with(seen, fact, now), course.verdict.retry_in)
 
 
 def _drop(seen: RestoreSeen, now: datetime) -> Plan:
@@ -131,21 +135,9 @@ def _waits_for_the_tenant(seen: RestoreSeen) -> Plan:
     return Plan((), None, waiting.retry_in, waiting.wait_for)
 
 
-def _with(
-    seen: RestoreSeen, kind: str, holds: bool, reason: Reason, message: str, now: datetime
-) -> dict[str, Any]:
+def _with(seen: RestoreSeen, fact: Fact, now: datetime) -> dict[str, Any]:
     """Return the status with one more condition; how the restore itself ended stays true."""
-    before = condition_of(seen.status, kind)
-    changed = before.get("status") != str(holds)
-    condition = {
-        "type": kind,
-        "status": str(holds),
-        "observedGeneration": seen.restore.metadata.generation,
-        "lastTransitionTime": rfc3339(now) if changed else before["lastTransitionTime"],
-        "reason": str(reason),
-        "message": message,
-    }
-    others = [item for item in seen.status.get("conditions", ()) if item["type"] != kind]
-    status = dict(seen.status)
-    status |= {"conditions": [*others, condition], "observedGeneration": seen.restore.metadata.generation}
-    return status
+    generation = seen.restore.metadata.generation
+    others = [item for item in seen.status.get("conditions", ()) if item["type"] != fact.type]
+    found = [*others, stamped(fact, seen.status, generation, now)]
+    return {**seen.status, "conditions": found, "observedGeneration": generation}

@@ -20,8 +20,10 @@ from .names import job_name
 from .observed import Ended, JobSeen, RestoreSeen
 from .plan import Action, Announce, Audit, Owner, Plan, Run, Secrets
 from .previous import decide_previous
-from .runs import Course, follow, newest, of_purpose
+from .runs import Course, follow, newest, of_purpose, start
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+
+_AUDITED = ("state", "resolvedBackup", "previousDatabase", "startedAt", "completedAt", "requestedBy")
 
 
 def decide(seen: RestoreSeen, now: datetime) -> Plan:
@@ -30,27 +32,16 @@ def decide(seen: RestoreSeen, now: datetime) -> Plan:
         return Plan()  # nothing is held: the previous database stays, whoever deletes the object
     if seen.status.get("state") in ("Succeeded", "Failed", "Undone"):
         return decide_previous(seen, now)
-    job = newest(of_purpose(seen.jobs, "restore"))
-    if job is None:
-        # Checks hold the start back, never a Job that runs: what it needs was settled when it began.
-        for check in _checks(seen):
-            verdict = check(seen, now)
-            if verdict is not None:
-                return _plan(seen, Course(verdict), None, now)
-    elif _cannot_be_described(seen):
-        return _plan(seen, Course(_follow_only(job)), job, now)
-    return _plan(seen, follow(job, _run(seen), _started(seen, job), now), job, now)
-
-
-def _cannot_be_described(seen: RestoreSeen) -> bool:
-    return seen.tenant is None or seen.store is None or seen.backup is None
-
-
-def _follow_only(job: JobSeen) -> Verdict:
-    """What the Job refers to was deleted while it runs; it was told everything it needs."""
-    if job.outcome is not None and not job.outcome.ok and job.finished:
-        return Failed(job.outcome.reason, job.outcome.message)
-    return Waiting(Reason.RUNNING, f"Job {job.name} is running, but what it refers to was deleted", 5.0)
+    job, started = newest(of_purpose(seen.jobs, "restore")), parse(seen.status.get("startedAt"))
+    if job is not None:
+        # Checks hold the start back, never a Job that runs: it was told everything it needs.
+        deadline = duration_seconds(seen.restore.spec.deadline)
+        return _plan(seen, follow(job, deadline, started, now), job, now)
+    for check in _checks(seen):
+        verdict = check(seen, now)
+        if verdict is not None:
+            return _plan(seen, Course(verdict), None, now)
+    return _plan(seen, start(_run(seen), started, now), None, now)
 
 
 def the_backup_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
@@ -127,8 +118,8 @@ def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) 
         return None
     name = seen.tenant.metadata.name
     message = (
-        f"Tenant {name} has no spec.database.adminCredentialsSecretRef; a restore needs a login that may create"
-        " databases and roles: put its username and password into a Secret and name it there"
+        f"Tenant {name} has no spec.database.adminCredentialsSecretRef; a restore needs a login that may"
+        " create databases and roles: put its username and password into a Secret and name it there"
     )
     return Stalled(Reason.PERMISSION_DENIED, message, None, (_tenant_ref(seen),))
 
@@ -140,9 +131,8 @@ def the_new_database_is_not_the_live_one(seen: RestoreSeen, _now: datetime) -> V
     if seen.restore.spec.strategy == "Replace":
         return None
     if not wanted:
-        return Failed(
-            Reason.INVALID_SPEC, "strategy NewDatabase needs target.database, the database to create"
-        )
+        message = "strategy NewDatabase needs target.database, the database to create"
+        return Failed(Reason.INVALID_SPEC, message)
     if wanted != seen.tenant.spec.database.name:
         return None
     message = f"{wanted} is the live database of the Tenant; name another one, or use strategy Replace"
@@ -155,9 +145,9 @@ def somebody_can_decrypt_it(seen: RestoreSeen, _now: datetime) -> Verdict | None
     if identity_secret(seen):
         return None
     message = (
-        "no identity is named: put the line AGE-SECRET-KEY-1… into a Secret under the key identity and name it in"
-        f" spec.encryption.identitySecretRef of Tenant {seen.tenant.metadata.name}, or create a TenantRestore with"
-        " spec.identitySecretRef"
+        "no identity is named: put the line AGE-SECRET-KEY-1… into a Secret under the key identity and name"
+        f" it in spec.encryption.identitySecretRef of Tenant {seen.tenant.metadata.name}, or create a"
+        " TenantRestore with spec.identitySecretRef"
     )
     return Stalled(Reason.KEY_MISSING, message, None, (_tenant_ref(seen),))
 
@@ -270,10 +260,6 @@ def _job(seen: RestoreSeen) -> contract.Restore:
     )
 
 
-def _started(seen: RestoreSeen, job: JobSeen | None) -> datetime | None:
-    return parse(seen.status.get("startedAt")) or (job.created if job else None)
-
-
 def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
     verdict = course.verdict
     if isinstance(verdict, Done):
@@ -286,7 +272,7 @@ def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime)
 def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
     if not isinstance(verdict, Done | Failed):
         return ()
-    record = {
+    record: dict[str, Any] = {
         "event": "restore",
         "namespace": seen.restore.metadata.namespace,
         "name": seen.restore.metadata.name,
@@ -295,8 +281,8 @@ def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[
         "backup": seen.restore.spec.source.backup_ref.name,
         "strategy": seen.restore.spec.strategy,
         "reason": str(verdict.reason),
-        **{key: status[key] for key in ("state", "startedAt", "completedAt", "requestedBy") if key in status},
     }
+    record |= {key: status[key] for key in _AUDITED if key in status}
     if isinstance(verdict, Done):
         return (Announce("Normal", "RestoreSucceeded", verdict.message), Audit(record))
     return (Announce("Warning", str(verdict.reason), verdict.message), Audit(record))
@@ -317,8 +303,7 @@ def _status(
         status.pop("progress", None)
     status["state"] = _state(verdict, status)
     status["observedGeneration"] = metadata.generation
-    before = seen.status.get("conditions", ())
-    status["conditions"] = conditions("Succeeded", verdict, before, metadata.generation, now)
+    status["conditions"] = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
     return status
 
 

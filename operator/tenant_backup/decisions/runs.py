@@ -28,110 +28,125 @@ class Course:
     facts: Ended | None = None  # of a Job that succeeded
 
 
-def follow(job: JobSeen | None, run: Run, started: datetime | None, now: datetime) -> Course:
-    """Decide about the Job `run` asks for; `started` is when the first try began, if it did."""
-    if job is None:
-        return _start(run, started, now)
-    for check in _CHECKS:
-        course = check(job, run, started or job.created, now)
-        if course is not None:
-            return course
-    return Course(Waiting(Reason.RUNNING, f"Job {job.name} is running", FOLLOW))
-
-
-def _start(run: Run, started: datetime | None, now: datetime) -> Course:
+def start(run: Run, started: datetime | None, now: datetime) -> Course:
+    """Decide about a Job that is not there; `started` is when an earlier one began, if one did."""
     # A Job that is gone without a recorded outcome is never success: it runs again, and `prepare`
     # finds what the earlier one committed.
     if started and now > started + timedelta(seconds=run.deadline) + GRACE:
-        return Course(_too_late(run, "its Job is gone"))
-    return Course(Waiting(Reason.RUNNING, f"Job {run.name} was created", LOOK_AGAIN), (run,))
+        return Course(_too_late(run.deadline, "its Job is gone"))
+    return Course(Waiting(Reason.RUNNING, f"Job {run.name} is under way", LOOK_AGAIN), (run,))
 
 
-def the_job_is_being_removed(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def follow(job: JobSeen, deadline: int, started: datetime | None, now: datetime) -> Course:
+    """Decide about a Job that is there; `deadline` is in seconds from when the first one started."""
+    case = _Case(job, deadline, started or job.created, now)
+    for check in _CHECKS:
+        course = check(case)
+        if course is not None:
+            return course
+    return Course(Waiting(Reason.RUNNING, f"Job {job.name} is under way", FOLLOW))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a check looks at."""
+
+    job: JobSeen
+    deadline: int
+    started: datetime
+    now: datetime
+
+    @property
+    def is_late(self) -> bool:
+        return self.now > self.started + timedelta(seconds=self.deadline) + GRACE
+
+
+def the_job_is_being_removed(case: _Case) -> Course | None:
     """Somebody deleted the Job: wait until its pods are gone, then start again."""
-    if not job.removing:
+    if not case.job.removing:
         return None
-    return Course(
-        Waiting(Reason.PENDING, f"Job {job.name} is being removed; it will be created again", LOOK_AGAIN)
-    )
+    message = f"Job {case.job.name} is being removed; it will be created again"
+    return Course(Waiting(Reason.PENDING, message, LOOK_AGAIN))
 
 
-def it_succeeded(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def it_succeeded(case: _Case) -> Course | None:
     """The last container acknowledged: its facts are the result."""
-    if job.outcome is None or not job.outcome.ok:
+    outcome = case.job.outcome
+    if outcome is None or not outcome.ok:
         return None
-    return Course(Done(Reason.SUCCEEDED, "done"), _expire(job, KEEP_SUCCEEDED), job.outcome)
+    return Course(Done(Reason.SUCCEEDED, "done"), _expire(case.job, KEEP_SUCCEEDED), outcome)
 
 
-def it_succeeded_but_nobody_read_it(
-    job: JobSeen, run: Run, _started: datetime, _now: datetime
-) -> Course | None:
+def it_succeeded_but_nobody_read_it(case: _Case) -> Course | None:
     """The pods vanished before they were read: the same Job again finds what was committed."""
+    job = case.job
     if job.finished != "Complete" or job.outcome is not None:
         return None
     message = f"Job {job.name} ended well but its pod is gone; it runs again to read the result"
     return Course(Waiting(Reason.RETRYING, message, LOOK_AGAIN), (RemoveJob(job.name, job.uid),))
 
 
-def it_cannot_heal_by_itself(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def it_cannot_heal_by_itself(case: _Case) -> Course | None:
     """A permanent failure is reported from the pod, before the Job controller has counted it."""
-    if job.outcome is None or job.outcome.ok or job.outcome.retriable:
+    outcome = case.job.outcome
+    if outcome is None or outcome.ok or outcome.retriable:
         return None
-    verdict = Failed(job.outcome.reason, job.outcome.message)
-    return Course(verdict, _expire(job, KEEP_FAILED))
+    return Course(Failed(outcome.reason, outcome.message), _expire(case.job, KEEP_FAILED))
 
 
-def all_tries_are_used_up(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def all_tries_are_used_up(case: _Case) -> Course | None:
     """The Job controller gave up: the last try's cause is the cause."""
+    job = case.job
     if job.finished != "Failed":
         return None
     if job.failure == "DeadlineExceeded":
-        return Course(_too_late(run, _last_words(job)), _expire(job, KEEP_FAILED))
-    ended = job.outcome or Ended(
-        False,
-        Reason.STAGE_KILLED,
-        f"Job {job.name} failed ({job.failure}) and its pods are gone; look at its Events",
-    )
-    return Course(Failed(ended.reason, _counted(ended.message, job)), _expire(job, KEEP_FAILED))
+        return Course(_too_late(case.deadline, _last_words(job)), _expire(job, KEEP_FAILED))
+    if job.outcome is None:
+        message = f"Job {job.name} failed ({job.failure}) and its pods are gone; look at its Events"
+        return Course(Failed(Reason.STAGE_KILLED, message), _expire(job, KEEP_FAILED))
+    verdict = Failed(job.outcome.reason, _counted(job.outcome.message, job))
+    return Course(verdict, _expire(job, KEEP_FAILED))
 
 
-def the_deadline_has_passed(job: JobSeen, run: Run, started: datetime, now: datetime) -> Course | None:
+def the_deadline_has_passed(case: _Case) -> Course | None:
     """On a dead node neither pod nor Job ever ends: the operator ends it here."""
-    if now <= started + timedelta(seconds=run.deadline) + GRACE:
+    if not case.is_late:
         return None
-    remove = (RemoveJob(job.name, job.uid),)
+    job, deadline = case.job, case.deadline
+    remove = () if job.removing else (RemoveJob(job.name, job.uid),)
     if job.node_lost:
-        message = f"the node of Job {job.name} was lost and nothing ended within {run.deadline} s; try again"
+        message = f"the node of Job {job.name} was lost and nothing ended within {deadline} s; try again"
         return Course(Failed(Reason.NODE_LOST, message), remove)
-    return Course(_too_late(run, _last_words(job)), remove)
+    return Course(_too_late(deadline, _last_words(job)), remove)
 
 
-def the_pod_cannot_start(job: JobSeen, run: Run, _started: datetime, now: datetime) -> Course | None:
+def the_pod_cannot_start(case: _Case) -> Course | None:
     """Said within seconds; when it lasts, a person must help, and the Job waits for that."""
-    trouble = job.trouble
+    trouble = case.job.trouble
     if trouble is None:
         return None
-    kind = Stalled if now - trouble.since >= PATIENCE else Waiting
-    return Course(kind(trouble.reason, trouble.message, LOOK_AGAIN))
+    if case.now - trouble.since >= PATIENCE:
+        return Course(Stalled(trouble.reason, trouble.message, LOOK_AGAIN))
+    return Course(Waiting(trouble.reason, trouble.message, LOOK_AGAIN))
 
 
-def a_try_has_failed(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def a_try_has_failed(case: _Case) -> Course | None:
     """The first cause is shown while tries go on."""
+    job = case.job
     if job.outcome is None or not job.ended:
         return None
     message = f"attempt {job.ended} of {job.retries + 1}: {job.outcome.message}"
     return Course(Waiting(job.outcome.reason, message, LOOK_AGAIN, retrying=True))
 
 
-def the_pod_is_starting(job: JobSeen, run: Run, _started: datetime, _now: datetime) -> Course | None:
+def the_pod_is_starting(case: _Case) -> Course | None:
     """Nothing runs yet: look again soon, so that trouble is seen within seconds."""
-    if job.running:
+    if case.job.running:
         return None
-    return Course(Waiting(Reason.RUNNING, f"Job {job.name} is starting", LOOK_AGAIN))
+    return Course(Waiting(Reason.RUNNING, f"Job {case.job.name} is under way", LOOK_AGAIN))
 
 
-_Check = Callable[[JobSeen, Run, datetime, datetime], Course | None]
-_CHECKS: tuple[_Check, ...] = (
+_CHECKS: tuple[Callable[[_Case], Course | None], ...] = (
     it_succeeded,
     it_cannot_heal_by_itself,
     all_tries_are_used_up,
@@ -153,16 +168,17 @@ def again_after_failure(
     and not by the operator. `first` and `longest` are seconds between tries.
     """
     job = newest(jobs)
-    attempt = job.attempt if job else 1
-    course = follow(job, run(attempt), job.created if job else None, now)
-    if job is None or not isinstance(course.verdict, Failed):
+    if job is None:
+        return start(run(1), None, now)
+    course = follow(job, run(job.attempt).deadline, job.created, now)
+    if not isinstance(course.verdict, Failed):
         return course
-    pause = min(first * 2 ** (attempt - 1), longest)
+    pause = min(first * 2 ** (job.attempt - 1), longest)
     left = pause - (now - job.created).total_seconds()
     if left > 0:
         return replace(course, verdict=replace(course.verdict, retry_in=left))
     again = replace(course.verdict, retry_in=LOOK_AGAIN)
-    return Course(again, (*course.actions, run(attempt + 1)))
+    return Course(again, (*course.actions, run(job.attempt + 1)))
 
 
 def of_purpose(jobs: tuple[JobSeen, ...], purpose: str, generation: int = 0) -> tuple[JobSeen, ...]:
@@ -190,8 +206,8 @@ def _expire(job: JobSeen, seconds: int) -> tuple[Action, ...]:
     return () if job.expires else (ExpireJob(job.name, seconds),)
 
 
-def _too_late(run: Run, last: str) -> Failed:
-    message = f"it did not end within its deadline of {run.deadline} s ({last}); give it a longer deadline"
+def _too_late(deadline: int, last: str) -> Failed:
+    message = f"it did not end within its deadline of {deadline} s ({last}); give it a longer deadline"
     return Failed(Reason.DEADLINE_EXCEEDED, message)
 
 

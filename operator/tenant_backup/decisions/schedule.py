@@ -7,6 +7,7 @@ slot, so a pass that is repeated after a crash creates nothing twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,16 @@ from .verdicts import Done, Ref, Stalled, Verdict
 LONGEST_SLEEP = 3600.0  # seconds: clocks are set, zones change
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What one look at a schedule leads to."""
+
+    verdict: Verdict
+    slot: datetime | None = None  # that is started now
+    upcoming: tuple[datetime, ...] = ()
+    surplus: tuple[ScheduledBackup, ...] = ()
+
+
 def decide(seen: ScheduleSeen, now: datetime) -> Plan:
     """Return what to do about a BackupSchedule."""
     if seen.schedule.metadata.deletion_timestamp:
@@ -32,25 +43,21 @@ def decide(seen: ScheduleSeen, now: datetime) -> Plan:
     try:
         schedule = Schedule.parse(seen.schedule.spec.schedule, seen.schedule.spec.time_zone)
     except ValueError as error:
-        verdict = Stalled(Reason.INVALID_SPEC, str(error))
-        return Plan(status=_status(seen, verdict, None, (), (), now))
+        return Plan(status=_status(seen, _Pass(Stalled(Reason.INVALID_SPEC, str(error))), now))
     if seen.schedule.spec.suspend:
-        verdict = Done(Reason.SUSPENDED, "suspended: nothing is started and nothing is deleted")
-        return Plan(status=_status(seen, verdict, None, (), (), now))
+        suspended = Done(Reason.SUSPENDED, "suspended: nothing is started and nothing is deleted")
+        return Plan(status=_status(seen, _Pass(suspended), now))
     return _active(seen, schedule, now)
 
 
 def _active(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Plan:
-    slot = due_slot(seen, schedule, now)
-    creations = _creations(seen, slot) if slot else ()
-    gone = _surplus(seen)
-    upcoming = schedule.next_runs(now)
-    verdict = _verdict(seen)
+    found = _Pass(_verdict(seen), due_slot(seen, schedule, now), schedule.next_runs(now), _surplus(seen))
+    creations = _creations(seen, found.slot) if found.slot else ()
     return Plan(
-        actions=(*creations, *(DeleteBackup(backup.name, backup.uid) for backup in gone)),
-        status=_status(seen, verdict, slot, upcoming, gone, now),
-        retry_in=_sleep(upcoming, now),
-        wait_for=verdict.wait_for,
+        actions=(*creations, *(DeleteBackup(backup.name, backup.uid) for backup in found.surplus)),
+        status=_status(seen, found, now),
+        retry_in=_sleep(found.upcoming, now),
+        wait_for=found.verdict.wait_for,
     )
 
 
@@ -107,26 +114,17 @@ def _sleep(upcoming: tuple[datetime, ...], now: datetime) -> float:
     return min(max(until, 0.05), LONGEST_SLEEP)
 
 
-def _status(
-    seen: ScheduleSeen,
-    verdict: Verdict,
-    slot: datetime | None,
-    upcoming: tuple[datetime, ...],
-    gone: tuple[ScheduledBackup, ...],
-    now: datetime,
-) -> dict[str, Any]:
+def _status(seen: ScheduleSeen, found: _Pass, now: datetime) -> dict[str, Any]:
     generation = seen.schedule.metadata.generation
     status: dict[str, Any] = dict(seen.status)
-    status["nextRuns"] = [rfc3339(moment) for moment in upcoming]
-    if slot is not None:
-        status["lastRun"] = rfc3339(slot)
+    status["nextRuns"] = [rfc3339(moment) for moment in found.upcoming]
+    if found.slot is not None:
+        status["lastRun"] = rfc3339(found.slot)
     status |= _last_run(seen, status)
-    status["retention"] = {
-        "kept": sum(backup.good for backup in seen.backups if backup not in gone),
-        "toDelete": len(gone),
-    }
+    kept = sum(backup.good for backup in seen.backups if backup not in found.surplus)
+    status["retention"] = {"kept": kept, "toDelete": len(found.surplus)}
     status["observedGeneration"] = generation
-    status["conditions"] = conditions("Ready", verdict, seen.status.get("conditions", ()), generation, now)
+    status["conditions"] = conditions("Ready", found.verdict, seen.status, generation, now)
     return status
 
 

@@ -86,5 +86,5 @@ def _status(seen: StoreSeen, verdict: Verdict, facts: Ended | None, now: datetim
         reported = facts.facts.get("capabilities", facts.facts)
         status["capabilities"] = {key: reported[key] for key in wanted if key in reported}
     status["observedGeneration"] = generation
-    status["conditions"] = conditions("Ready", verdict, seen.status.get("conditions", ()), generation, now)
+    status["conditions"] = conditions("Ready", verdict, seen.status, generation, now)
     return status

@@ -82,9 +82,10 @@ _CHECKS: tuple[Callable[[TenantSeen], Verdict | None], ...] = (
 def how_to_make_a_key(tenant: str) -> str:
     """Return the sentence that tells how to get recipients."""
     return (
-        "spec.encryption.recipients is empty, so nobody could read a backup: run `age-keygen -o identity.txt`, keep"
-        " that file safe outside the cluster, and put its public key (age1…) into spec.encryption.recipients;"
-        f" for restores: `kubectl create secret generic {tenant}-identity --from-file=identity=identity.txt`"
+        "spec.encryption.recipients is empty, so nobody could read a backup: run"
+        " `age-keygen -o identity.txt`, keep that file safe outside the cluster, and put its public key"
+        " (age1…) into spec.encryption.recipients; for restores run"
+        f" `kubectl create secret generic {tenant}-identity --from-file=identity=identity.txt`"
         " and name it in spec.encryption.identitySecretRef"
     )
 
@@ -128,7 +129,6 @@ def _lasting(verdict: Verdict) -> Verdict:
 
 def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: datetime) -> dict[str, Any]:
     generation = seen.tenant.metadata.generation
-    before = seen.status.get("conditions", ())
     status = dict(seen.status)
     if seen.keys == "Present":
         status["keysReady"] = True
@@ -138,7 +138,7 @@ def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: dateti
     status["backups"] = seen.backups
     status |= _newest("lastBackup", seen.last_backup) | _newest("lastRestore", seen.last_restore)
     status["observedGeneration"] = generation
-    status["conditions"] = conditions("Ready", verdict, before, generation, now)
+    status["conditions"] = conditions("Ready", verdict, seen.status, generation, now)
     return status
 
 

@@ -66,7 +66,7 @@ def see(
 
 def how_it_ended(pod: Object, purpose: str) -> Ended:
     """Return the answer of a pod that ended, from its containers' termination messages."""
-    answers = [_answer(pod, status) for status in _container_statuses(pod)]
+    answers = [_answer(status) for status in _container_statuses(pod)]
     failures = [(name, result) for name, result in answers if result is not None and not result.ok]
     if _phase(pod) == "Succeeded" and not failures:
         facts = next(
@@ -100,7 +100,7 @@ def _nobody_said_why(pod: Object) -> Ended:
     return Ended(False, Reason.STAGE_KILLED, f"the pod ended without an answer ({said})", True)
 
 
-def _answer(pod: Object, status: Object) -> tuple[str, Result | None]:
+def _answer(status: Object) -> tuple[str, Result | None]:
     name, ended = status["name"], status.get("state", {}).get("terminated")
     if ended is None:
         return name, None

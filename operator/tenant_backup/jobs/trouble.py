@@ -58,8 +58,10 @@ def _no_container(pod: Object) -> Trouble | None:
         waiting = container.get("state", {}).get("waiting", {})
         message = _one_line(waiting.get("message", "")) or waiting.get("reason", "")
         if waiting.get("reason") in _IMAGE:
-            image = container.get("image", "")
-            return Trouble(Reason.IMAGE_PULL_FAILED, f"image {image} cannot be pulled: {message}", _born(pod))
+            # The kubelet alternates between two wordings of one cause: a status must not.
+            cause = re.sub(r"^Back-off pulling image .*?: (Err\w+: )?|^Back-off pulling image.*", "", message)
+            text = f"image {container.get('image', '')} cannot be pulled: {cause or 'the node has tried'}"
+            return Trouble(Reason.IMAGE_PULL_FAILED, text, _born(pod))
         if waiting.get("reason") in _CREATION:
             text = f"container {container['name']} cannot be created: {message}"
             return Trouble(Reason.UNSCHEDULABLE, text, _born(pod))

@@ -1,1 +1,1 @@
-"""What the operator tells its surroundings: logs without secrets, and an audit line per backup and restore."""
+"""What the operator tells its surroundings: logs without secrets, an audit line per backup and restore."""
