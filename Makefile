@@ -28,9 +28,8 @@ else
 CLUSTER_READY :=
 HELM_CONTEXT := --kube-context $(KUBECONTEXT)
 endif
-ifneq ($(PUSH),)
-HELM_IMAGES := --set operator.image=$(PUSH)-operator:dev --set runner.image=$(PUSH)-runner:dev
-endif
+# Where the images are: in the local cluster, or where `make images PUSH=…` brought them.
+IMAGES := $(or $(PUSH),localhost)
 
 .PHONY: help
 help:  ## show this list
@@ -56,11 +55,14 @@ images:  ## build the images and load them; or push them: make images PUSH=regis
 ##@ Use
 .PHONY: install demo
 install: $(CLUSTER_READY)  ## install the operator by its chart into namespace tenant-backup-system
-	helm upgrade --install tenant-backup charts/tenant-backup-operator $(HELM_CONTEXT) $(HELM_IMAGES) \
-	  --namespace $(NAMESPACE) --create-namespace --wait --timeout 2m
+	helm upgrade --install tenant-backup charts/tenant-backup-operator $(HELM_CONTEXT) \
+	  --namespace $(NAMESPACE) --create-namespace --wait --timeout 2m \
+	  --set operator.image.repository=$(IMAGES)/tenant-backup-operator,operator.image.tag=dev \
+	  --set runner.image.repository=$(IMAGES)/tenant-backup-runner,runner.image.tag=dev \
+	  --set-string podAnnotations.image="$$(cat $(LOCAL)/operator-image)"
 
 demo: setup install  ## two tenants: back up, destroy, restore, prove equal
-	$(PYTHON) -m hack.demo
+	$(PYTHON) -m hack.demo --images $(IMAGES)/ $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 ##@ Develop
 .PHONY: setup generate verify test test-cluster-lifecycle bench clean

@@ -8,6 +8,7 @@ these in place the same Dockerfile that others build from the hub builds here wi
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,16 +20,22 @@ from pathlib import Path
 from . import builds, node
 from .builds import VERSITYGW
 from .say import Problem, say, step
-from .settings import CACHE, CHECKOUT, STATE
+from .settings import CACHE, CHECKOUT, LOCAL, STATE
 
 ARCHIVES = CACHE / "images"
 STORAGE = CACHE / "buildah"
 TRUSTED = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
-_TRUSTED_INSIDE = "/run/trusted.crt"
+LOADED = STATE / "loaded-images.json"
 KEEP = 3  # archives of one image in the cache
 
 # What Debian's own slim images leave out.
-_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
+_LEFT_OUT = (
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+)
 _KEPT = ("/usr/share/doc/*/copyright",)
 
 
@@ -102,32 +109,46 @@ IMAGES = (
 )
 
 
-def build() -> None:
-    """Build every image whose archive is not in the cache."""
-    missing = [image for image in IMAGES if not image.archive().exists()]
+def built() -> dict[Image, Path]:
+    """The images whose archive for the source as it is now is in the cache."""
+    return {image: archive for image in IMAGES if (archive := image.archive()).exists()}
+
+
+def build() -> dict[Image, Path]:
+    """Build every image whose archive is not in the cache; return the archives of all."""
+    # Looked at once: the source may change while we build.
+    archives = {image: image.archive() for image in IMAGES}
+    missing = [image for image, archive in archives.items() if not archive.exists()]
     builds.ensure(tuple(image.program for image in missing if image.program))
     for base in sorted({base for image in missing for base in image.bases}):
         _ensure_base(base)
     for number, image in enumerate(missing, 1):
         with step(f"[{number}/{len(missing)}] building image {image.name}"):
-            _build(image)
-            _prune(image)
+            _build(image, archives[image])
+            _prune(archives[image])
+    return archives
 
 
-def load_built() -> None:
-    """Load every image that is built and not in the node yet."""
+def load(archives: dict[Image, Path]) -> None:
+    """Load the images that are not in the node yet."""
     loaded = _loaded()
-    for image in IMAGES:
-        archive = image.archive()
-        if archive.exists() and archive.name not in loaded:
+    for image, archive in archives.items():
+        if loaded.get(image.name) != archive.name:
             import_archive(archive)
-            _loaded_record().open("a").write(f"{archive.name}\n")
+            loaded[image.name] = archive.name
+            LOADED.write_text(json.dumps(loaded))
+
+
+def write_identity(archives: dict[Image, Path]) -> None:
+    """Note which operator this is: `make install` puts it on the pod, so that a new image means a new pod."""
+    LOCAL.mkdir(exist_ok=True)
+    (LOCAL / "operator-image").write_text(archives[IMAGES[0]].stem + "\n")
 
 
 def import_archive(archive: Path) -> None:
     """Load an image archive into the node's containerd."""
     with step(f"loading {archive.name}"):
-        done = _ctr("images", "import", str(archive))
+        done = _ctr("images", "import", "--local", str(archive))
         if done.returncode:
             raise Problem(f"{archive} cannot be loaded: {done.stderr.strip()}")
 
@@ -141,33 +162,30 @@ def load_pause() -> None:
 
 
 def push(registry: str) -> None:
-    """Build operator and runner with whatever builder is there and push them below `registry`."""
+    """Build every image with the builder that is there and push it as REGISTRY/name:tag."""
     builder = next((name for name in ("docker", "podman", "buildah") if _works(name)), None)
     if not builder:
-        raise Problem("no image builder works here: install docker, podman or buildah.")
-    for target in ("operator", "runner"):
-        name = f"{registry}-{target}:dev"
-        with step(f"building and pushing {name} with {builder}"):
-            _run([builder, "build", "--target", target, "--tag", name, str(CHECKOUT)])
+        raise Problem("no image builder works here: start docker, or install podman or buildah.")
+    builds.ensure(tuple(image.program for image in IMAGES if image.program))
+    for image in IMAGES:
+        name = f"{registry}/{image.name.removeprefix('localhost/')}"
+        with step(f"building and pushing {name} with {builder}"), tempfile.TemporaryDirectory() as context:
+            _run([builder, "build", *_recipe(image, name, Path(context))])
             _run([builder, "push", name])
 
 
-def _build(image: Image) -> None:
+def _build(image: Image, archive: Path) -> None:
     with tempfile.TemporaryDirectory() as context, tempfile.TemporaryDirectory() as trust:
-        options = [f"--build-arg={argument}" for argument in image.arguments]
-        options += [f"--target={image.target}"] if image.target else []
-        _buildah(
-            "build",
-            "--layers",
-            "--pull-never",
-            "--isolation=chroot",
-            *_trust_of_this_machine(Path(trust)),
-            *options,
-            f"--file={CHECKOUT / image.dockerfile}",
-            f"--tag={image.name}",
-            str(_context(image, Path(context))),
-        )
-        _export(image.name, image.archive())
+        here = ["--layers", "--pull-never", "--isolation=chroot", *_trust_of_this_machine(Path(trust))]
+        _buildah("build", *here, *_recipe(image, image.name, Path(context)))
+    _export(image.name, archive)
+
+
+def _recipe(image: Image, name: str, context: Path) -> list[str]:
+    """The arguments of `build` that every builder understands."""
+    options = [f"--build-arg={argument}" for argument in image.arguments]
+    options += [f"--target={image.target}"] if image.target else []
+    return [*options, f"--file={CHECKOUT / image.dockerfile}", f"--tag={name}", str(_context(image, context))]
 
 
 def _context(image: Image, temporary: Path) -> Path:
@@ -182,12 +200,12 @@ def _context(image: Image, temporary: Path) -> Path:
 
 
 def _trust_of_this_machine(temporary: Path) -> list[str]:
-    """Mounts with which pip inside a build trusts whom this machine trusts; none of it enters the image."""
+    """Build secrets with which pip trusts whom this machine trusts; none of it enters the image."""
     if not TRUSTED.exists():
         return []
     configuration = temporary / "pip.conf"
-    configuration.write_text(f"[global]\ncert = {_TRUSTED_INSIDE}\n")
-    return [f"--volume={TRUSTED}:{_TRUSTED_INSIDE}:ro", f"--volume={configuration}:/etc/pip.conf:ro"]
+    configuration.write_text("[global]\ncert = /run/trusted.crt\n")
+    return [f"--secret=id=trusted,src={TRUSTED}", f"--secret=id=pip,src={configuration}"]
 
 
 def _export(name: str, archive: Path) -> None:
@@ -203,11 +221,15 @@ def _ensure_base(release: str) -> None:
     name = f"docker.io/library/debian:{release}-slim"
     if _buildah("inspect", "--type=image", name, check=False).returncode == 0:
         return
-    with step(f"making the base image debian:{release}-slim (about 40 s, once)"), tempfile.TemporaryDirectory() as folder:
+    with (
+        step(f"making the base image debian:{release}-slim (about 40 s, once)"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         options = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
         options += [f"--dpkgopt=path-include={path}" for path in _KEPT]
         # No recommendations and no translations, as in the hub's image.
-        options += ["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\""]
+        options += ["--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/* $1/var/log/*"]
+        options += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
         _run(["mmdebstrap", "--quiet", "--variant=minbase", *options, release, f"{folder}/rootfs.tar"])
         _from_scratch(Path(folder), "ADD rootfs.tar /", name, command='CMD ["bash"]')
 
@@ -224,21 +246,16 @@ def _from_scratch(folder: Path, content: str, name: str, command: str) -> None:
     _buildah("build", "--quiet", f"--tag={name}", str(folder))
 
 
-def _prune(image: Image) -> None:
+def _prune(newest: Path) -> None:
     """Keep the newest archives of an image: each change of the source makes one."""
-    newest = image.archive()
-    stem = newest.name.rpartition("-")[0]
-    old = sorted(newest.parent.glob(f"{stem}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)[KEEP:]
-    for archive in old:
+    alike = newest.parent.glob(f"{newest.name.rpartition('-')[0]}-*.tar")
+    for archive in sorted(alike, key=lambda path: path.stat().st_mtime, reverse=True)[KEEP:]:
         archive.unlink()
 
 
-def _loaded_record() -> Path:
-    return STATE / "loaded-images"
-
-
-def _loaded() -> set[str]:
-    return set(_loaded_record().read_text().split()) if _loaded_record().exists() else set()
+def _loaded() -> dict[str, str]:
+    """{image name: file name of the archive it was loaded from}."""
+    return dict(json.loads(LOADED.read_text())) if LOADED.exists() else {}
 
 
 def _ctr(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -256,7 +273,12 @@ def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess
 def _run(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command quietly; what it printed is shown when it fails."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         say(done.stdout[-8000:])

@@ -31,7 +31,7 @@ def up() -> None:
             _remove_leftovers()
             _start()
         _write_access()
-        images.load_built()
+        images.load(images.built())
     say(f"ready: export KUBECONFIG={KUBECONFIG}  (kubectl and helm are in {LOCAL / 'bin'})")
 
 
@@ -69,7 +69,9 @@ def load(archive: Path) -> None:
     if not archive.is_file():
         raise Problem(f"no such image archive: {archive}.")
     if not _exists():
-        raise Problem("the local cluster is not up: start it with `make cluster-up`, then load the image again.")
+        raise Problem(
+            "the local cluster is not up: start it with `make cluster-up`, then load the image again."
+        )
     images.import_archive(archive)
 
 
@@ -78,9 +80,10 @@ def build_and_load_images() -> None:
     checks.machine_is_suitable()
     with _only_one():
         checks.programs_are_installed()
-        images.build()
+        archives = images.build()
         if _exists():
-            images.load_built()
+            images.load(archives)
+        images.write_identity(archives)
 
 
 @contextmanager
@@ -123,9 +126,9 @@ def _is_ours_and_healthy() -> bool:
 def _remove_leftovers() -> None:
     if not _exists():
         return
-    other = _owner().get("checkout", str(CHECKOUT))
-    whose = "an earlier, damaged or older" if other == str(CHECKOUT) else f"the cluster started by {other}:"
-    with step(f"replacing {whose} local cluster" if other == str(CHECKOUT) else f"replacing {whose[:-1]}"):
+    owner = _owner().get("checkout", str(CHECKOUT))
+    whose = "a damaged or older local cluster" if owner == str(CHECKOUT) else f"the local cluster of {owner}"
+    with step(f"replacing {whose}"):
         node.stop_everything()
 
 
@@ -140,7 +143,7 @@ def _start() -> None:
             raise
         node.write_configuration()
         node.start_runtime()
-        node.start_control_plane()
+        node.start_api_server()
         _wait("the API server", lambda: _kubectl("get", "--raw", "/readyz", check=False) == "ok")
         _wait("containerd", node.SOCKET.exists)
         images.load_pause()
@@ -157,7 +160,11 @@ def _node_is_ready() -> bool:
 
 def _first_objects() -> dict[str, Any]:
     """The storage classes, and the address of CoreDNS for whoever looks for it."""
-    return {"apiVersion": "v1", "kind": "List", "items": [_storage_class("local", True), _storage_class(IN_MEMORY)]}
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [_storage_class("local", True), _storage_class(IN_MEMORY)],
+    }
 
 
 def _storage_class(name: str, default: bool = False) -> dict[str, Any]:
@@ -176,13 +183,20 @@ def _wait(what: str, is_ready: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_ready():
         if time.monotonic() > deadline:
-            raise Problem(f"{what} did not get ready in {seconds:.0f} s; the logs in {STATE / 'log'} say why.")
+            raise Problem(
+                f"{what} did not get ready in {seconds:.0f} s; the logs in {STATE / 'log'} say why."
+            )
         time.sleep(0.1)
 
 
 def _kubectl(*arguments: str, check: bool = True, stdin: str | None = None) -> str:
     program = builds.KUBERNETES.folder() / "kubectl"
-    command = [str(program), f"--kubeconfig={pki.FOLDER}/admin.kubeconfig", "--request-timeout=10s", *arguments]
+    command = [
+        str(program),
+        f"--kubeconfig={pki.FOLDER}/admin.kubeconfig",
+        "--request-timeout=10s",
+        *arguments,
+    ]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise Problem(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
@@ -195,7 +209,11 @@ def _write_access() -> None:
     KUBECONFIG.unlink(missing_ok=True)
     KUBECONFIG.touch(mode=0o600)
     KUBECONFIG.write_text(pki.kubeconfig("admin"))
-    sources = (builds.KUBERNETES.folder() / "kubectl", builds.HELM.folder() / "helm", builds.CONTAINERD.folder() / "ctr")
+    sources = (
+        builds.KUBERNETES.folder() / "kubectl",
+        builds.HELM.folder() / "helm",
+        builds.CONTAINERD.folder() / "ctr",
+    )
     for source in sources:
         link = LOCAL / "bin" / source.name
         link.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ SOCKET = STATE / "run" / "containerd.sock"
 PAUSE = "localhost/pause:local"
 AUDIT_LOG = STATE / "log" / "audit.log"  # every write to the API, one JSON line each
 # In this order they are stopped; what depends on others goes first.
-STOP_ORDER = (
+STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("provisioner", "scheduler", "controller-manager", "proxy", "coredns", "kubelet"),
     ("containerd",),
     ("apiserver",),
@@ -173,7 +172,7 @@ def write_configuration() -> None:
 
 
 def start_runtime() -> None:
-    """containerd and etcd: what needs nobody else."""
+    """Start containerd and etcd: they need nobody else."""
     tools = builds.CONTAINERD.folder()
     processes.start(
         "containerd",
@@ -196,8 +195,8 @@ def start_runtime() -> None:
     )
 
 
-def start_control_plane() -> None:
-    """API server, controller manager and scheduler; they wait for each other by themselves."""
+def start_api_server() -> None:
+    """Start the API server; it waits for etcd by itself."""
     _kubernetes(
         "apiserver",
         "kube-apiserver",
@@ -226,7 +225,7 @@ def start_control_plane() -> None:
 
 
 def start_controllers() -> None:
-    """What needs an API server that answers."""
+    """Start what needs an API server that answers."""
     _kubernetes(
         "controller-manager",
         "kube-controller-manager",
@@ -267,7 +266,7 @@ def _kubernetes(part: str, program: str, *arguments: str) -> None:
 
 
 def create_bridge() -> None:
-    """The pods' bridge. It comes before everything: the node's address is the bridge's."""
+    """Make the pods' bridge. It comes before everything: the node's address is the bridge's."""
     # A fixed hardware address: the kernel's would change with each pod that joins.
     _ip("link", "add", BRIDGE, "address", "02:74:62:6b:00:01", "type", "bridge")
     _ip("addr", "add", f"{NODE_ADDRESS}/16", "dev", BRIDGE)
@@ -279,10 +278,10 @@ def create_bridge() -> None:
 
 def stop_everything() -> None:
     """End every process, then remove what they made. Works from any state, also after a crash."""
-    for group in STOP_ORDER[:1]:
-        processes.stop(group)
+    first, *rest = STOP_ORDER
+    processes.stop(first)
     processes.kill_containers()
-    for group in STOP_ORDER[1:]:
+    for group in rest:
         processes.stop(group)
     processes.stop()  # the shims, which carry containerd's mark, and whatever else is left
     _unmount()
@@ -325,7 +324,7 @@ def _remove_files() -> None:
         left.unlink()
     for folder in ("/var/lib/kubelet", "/var/log/containers", "/var/lib/cni/results", "/var/lib/cni"):
         with suppress(OSError):
-            os.rmdir(folder)
+            Path(folder).rmdir()
 
 
 def _ip(*arguments: str, check: bool = True) -> None:

@@ -37,7 +37,9 @@ class Api:
         self._tls = ssl.create_default_context(cadata=authority.decode())
         user = kubeconfig["users"][0]["user"]
         with tempfile.NamedTemporaryFile() as pair:
-            pair.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
+            pair.write(
+                base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"])
+            )
             pair.flush()
             self._tls.load_cert_chain(pair.name)
 
@@ -54,7 +56,9 @@ class Api:
     def _request(self, method: str, path: str, body: Any, timeout: float) -> http.client.HTTPResponse:
         host, port = self._address.hostname or "", self._address.port
         connection = http.client.HTTPSConnection(host, port, context=self._tls, timeout=timeout)
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        connection.request(
+            method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"}
+        )
         return connection.getresponse()
 
 
@@ -67,7 +71,10 @@ def volume_for(claim: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"pvc-{meta['uid']}", "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER}},
+        "metadata": {
+            "name": f"pvc-{meta['uid']}",
+            "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER},
+        },
         "spec": {
             "capacity": {"storage": spec["resources"]["requests"]["storage"]},
             "accessModes": spec["accessModes"],
@@ -100,13 +107,19 @@ class Provisioner:
         """Make the volume of a claim that waits for one and whose pod has a node."""
         spec, status = claim["spec"], claim.get("status", {})
         chosen = claim["metadata"].get("annotations", {}).get(_NODE_CHOSEN)
-        if spec.get("storageClassName") not in self._classes or status.get("phase") != "Pending" or not chosen:
+        if (
+            spec.get("storageClassName") not in self._classes
+            or status.get("phase") != "Pending"
+            or not chosen
+        ):
             return
         folder = self._root / f"pvc-{claim['metadata']['uid']}"
         self._make(folder, spec)
         # 409: an earlier event of this claim made it already.
         status_code = self._api.call("POST", "/api/v1/persistentvolumes", volume_for(claim, folder))
-        print(f"volume {folder.name} for {claim['metadata']['namespace']}/{claim['metadata']['name']}: {status_code}")
+        print(
+            f"volume {folder.name} for {claim['metadata']['namespace']}/{claim['metadata']['name']}: {status_code}"
+        )
 
     def volume_changed(self, volume: dict[str, Any]) -> None:
         """Remove a volume of ours whose claim is gone, contents first."""
@@ -137,7 +150,7 @@ def follow(api: Api, path: str, react: Callable[[dict[str, Any]], None]) -> None
             for event in api.watch(path):
                 if event["type"] in ("ADDED", "MODIFIED"):
                     react(event["object"])
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next look is the remedy
+        except Exception as error:
             print(f"{path}: {error!r}")
         time.sleep(0.5)
 
