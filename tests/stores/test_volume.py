@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,11 +45,20 @@ def test_a_full_volume_is_store_full_and_nothing_is_left(small_volume: Place) ->
     store.put("packs/aa/small", bytes(2 << 20), digest_of(bytes(2 << 20)))
 
 
-def test_a_volume_without_write_permission_is_store_permission_denied(tmp_path: Path) -> None:
-    """As a user who may read only, the sentence says what to give."""
-    tmp_path.chmod(0o755)
-    place = volume_place(tmp_path)
-    place.volume.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_volume_without_the_right_to_write_is_store_permission_denied(mode: int) -> None:
+    """As a user who may not, the sentence says what to give."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        place = volume_place(Path(folder))
+        place.volume.chmod(mode)
+        said = what_nobody_is_told(place)
+
+    assert said.startswith("StorePermissionDenied: volume:/prod/acme refused access (Permission denied)")
+
+
+def what_nobody_is_told(place: Place) -> str:
+    """Put something as an unprivileged user, in a process; return the failure."""
     script = f"""
 import os, sys
 from pathlib import Path
@@ -56,6 +66,7 @@ from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import Failure
 from tenant_backup.stores import connect
 from tenant_backup.stores.base import digest_of
+from tenant_backup.stores.volume import VolumeStore
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 try:
     store = connect(jobs.Store("volume", prefix="prod"), "acme", volume=Path({str(place.volume)!r}))
@@ -63,9 +74,7 @@ try:
 except Failure as failure:
     print(failure)
 """
-    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-
-    assert said.startswith("StorePermissionDenied: volume:/prod/acme refused access (Permission denied)")
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
 def test_a_read_only_volume_is_store_permission_denied(small_volume: Place) -> None:

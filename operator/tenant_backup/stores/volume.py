@@ -44,7 +44,9 @@ class VolumeStore:
         self._volume = volume
         self._root = volume / root
         self._shown = f"volume:/{root}"
-        if not volume.is_dir():
+        with self._explained():
+            mounted = volume.is_dir()
+        if not mounted:
             message = f"no volume is mounted at {volume}; check the BackupStore's PersistentVolumeClaim"
             raise Failure(Reason.STORE_UNAVAILABLE, message, retriable=True)
 
