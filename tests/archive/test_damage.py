@@ -9,20 +9,26 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tenant_backup.archive import names
 from tenant_backup.archive import writer as writer_module
 from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.keys import Identity, wrap
-from tenant_backup.archive.manifest import parse, sign
+from tenant_backup.archive.manifest import CataloguePlace, document, parse, sign
+from tenant_backup.archive.pack import ObjectRef
 from tenant_backup.archive.reader import open_manifest
+from tenant_backup.archive.writer import Written
 from tenant_backup.contract.reasons import Failure, Reason
-from tests.archive.sample import BACKUP_ID, Folder, Keyring, open_reader, read_all, write
+from tests.archive.sample import BACKUP_ID, Folder, Keyring, describe, open_reader, read_all, write
 
 ROWS = b"".join(b"%d\trow %d\n" % (n, n * n) for n in range(40))
 BLOB = b"CREATE TABLE t (a int, b text)"
 CONTENTS = {"t1/0": ROWS, "schema": BLOB}
 MANIFEST = names.manifest(BACKUP_ID)
+REF = ObjectRef("0" * 32, 100, "0" * 64)
+SAMPLE = describe(Keyring.fresh(), Written((), (REF,), CataloguePlace(REF.id, 0, 1), 0))
 TENANT = ("acme", "default", "acme")
 
 
@@ -231,3 +237,26 @@ def test_a_forged_index_key_in_the_store_is_not_used(archive: Folder, keys: Keyr
     archive.put(name, wrap(forger.index.secret, keys.recipients))
     assert failure_of(archive, keys).reason is Reason.KEY_MISSING
     assert restore(archive, keys, mounted=keys.index.secret) == CONTENTS
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@given(st.binary())
+def test_bytes_that_are_no_manifest_are_told_as_such(data: bytes) -> None:
+    """Whatever lies in a store's folder of manifests, listing it meets a reason and not a bug."""
+    with pytest.raises(Failure):
+        parse(data)
+
+
+@given(member=st.sampled_from(sorted(document(SAMPLE))), value=JSON)
+def test_a_member_of_another_type_is_told_with_its_place(member: str, value: object) -> None:
+    """Every member of a manifest, replaced by anything."""
+    changed = {**document(SAMPLE), member: value}
+    assume(changed != document(SAMPLE) and type(value) is not type(document(SAMPLE)[member]))
+    with pytest.raises(Failure) as caught:
+        parse(json.dumps(changed).encode())
+    assert caught.value.reason is Reason.UNSUPPORTED_CONTENT or f"manifest.{member}" in caught.value.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from tenant_backup.archive import writer as writer_module
 from tenant_backup.archive.chunks import CHUNK_MAX, CHUNK_TARGET, FRAME_MAX, Chunker, Frame
 from tenant_backup.archive.frame import Kind
-from tests.archive.sample import Folder, Keyring, Segments, open_reader, read_all, write
+from tenant_backup.archive.reader import ArchiveReader
+from tenant_backup.archive.writer import ArchiveWriter
+from tests.archive.sample import Folder, Keyring, Segments, describe, open_reader, read_all, write
 
 KEYS = Keyring.fresh()
 ROW = st.binary(max_size=400).map(lambda row: row.replace(b"\n", b"n") + b"\n")
@@ -124,3 +127,29 @@ def test_nothing_but_the_objects_is_left_behind(folder: Folder, keys: Keyring) -
     before = folder.names()
     read_all(open_reader(folder, keys))
     assert folder.names() == before
+
+
+def test_segments_written_at_once_do_not_mix(
+    folder: Folder, keys: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four threads share packs and the pool, as four connections of a dump do; four read at once."""
+    monkeypatch.setattr(writer_module, "PACK_TARGET", 1 << 20)
+    expected = {f"t{n}/0": secrets.token_bytes(5 << 20) for n in range(4)}
+    writer = ArchiveWriter(keys.writer_keys(), "acme", folder.root, folder.take)
+
+    def write_one(segment_id: str) -> None:
+        segment = writer.segment(segment_id, Kind.ROWS, "public.t")
+        data = expected[segment_id]
+        for at in range(0, len(data), 100_000):
+            segment.write(data[at : at + 100_000])
+        segment.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write_one, expected))
+    manifest = describe(keys, writer.finish({}))
+    reader = ArchiveReader(manifest, keys.index, keys.identity, folder)
+    segments = reader.catalogue().segments
+    with ThreadPoolExecutor(4) as threads:
+        contents = threads.map(lambda name: b"".join(reader.blocks(segments[name])), expected)
+        assert dict(zip(expected, contents, strict=True)) == expected
+    reader.close()
