@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,13 +131,15 @@ def build() -> dict[Image, Path]:
 
 
 def load(archives: dict[Image, Path]) -> None:
-    """Load the images that are not in the node yet."""
+    """Load the images that are not in the node yet, two at a time: unpacking waits for the disk."""
     loaded = _loaded()
-    for image, archive in archives.items():
-        if loaded.get(image.name) != archive.name:
-            import_archive(archive)
-            loaded[image.name] = archive.name
-            LOADED.write_text(json.dumps(loaded))
+    missing = {image: path for image, path in archives.items() if loaded.get(image.name) != path.name}
+    if not missing:
+        return
+    with step(f"loading {len(missing)} images"), ThreadPoolExecutor(2) as pool:
+        list(pool.map(import_archive, missing.values()))
+    news = {image.name: path.name for image, path in missing.items()}
+    LOADED.write_text(json.dumps(loaded | news))
 
 
 def write_identity(archives: dict[Image, Path]) -> None:
@@ -147,10 +150,9 @@ def write_identity(archives: dict[Image, Path]) -> None:
 
 def import_archive(archive: Path) -> None:
     """Load an image archive into the node's containerd."""
-    with step(f"loading {archive.name}"):
-        done = _ctr("images", "import", "--local", str(archive))
-        if done.returncode:
-            raise Problem(f"{archive} cannot be loaded: {done.stderr.strip()}")
+    done = _ctr("images", "import", "--local", str(archive))
+    if done.returncode:
+        raise Problem(f"{archive} cannot be loaded: {done.stderr.strip()}")
 
 
 def load_pause() -> None:
