@@ -181,8 +181,10 @@ def test_no_row_of_a_damaged_chunk_is_ever_sent(pod: Pod) -> None:
         try:
             connection = wire.connect(pod.run / "open.sock", "open", timeout=1)
             wire.send(connection, {"get": "segment", "segment": segment_id})
-            for block in wire.Reader(connection, "open").blocks():
+            reader = wire.Reader(connection, "open")
+            for block in reader.blocks():
                 arrived += block
+            reader.message()
         except (Failure, OSError):
             broken += 1
         assert data.startswith(arrived)
