@@ -148,17 +148,31 @@ class _Session:
     def _put(self, request: _Request) -> None:
         assert self._connection is not None
         try:
-            put_once(self._store, request.name, request.source, request.digest)
+            own = _put(self._store, request)
         finally:
             self._slots.release()
         request.source.unlink()
         self._progress.add(request.digest.length)
         with self._changed:
-            self.stored[request.name] = request.digest
+            if own:
+                self.stored[request.name] = request.digest
             self._unstored.discard(request.name)
             with suppress(OSError):  # archive is gone: whoever reads from it says so
                 wire.send(self._connection, {"stored": request.name})
         self._crew.wake()
+
+
+def _put(store: Store, request: _Request) -> bool:
+    """Store it; return whether these very bytes are there."""
+    if not request.name.startswith("keys/"):
+        put_once(store, request.name, request.source, request.digest)
+        return True
+    try:
+        store.put(request.name, request.source, request.digest)
+    except AlreadyExistsError:
+        # Two first backups of a tenant at once: the same key for the same recipients, wrapped anew.
+        return False
+    return True
 
 
 def _commit(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any]:

@@ -233,6 +233,52 @@ def test_a_backup_that_is_committed_already_is_answered_at_once(on_volume: Site)
     assert ended.result.facts == {"backupId": BACKUP_ID, "rows": 7}
 
 
+def test_the_index_key_another_backup_wrapped_meanwhile_will_do(on_volume: Site) -> None:
+    """Two first backups at once wrap the same key to the same recipients: neither fails, one copy stays."""
+    on_volume.store().put("keys/aa.bb.age", b"theirs", digest_of(b"theirs"))
+    ended = upload_all(on_volume, {"keys/aa.bb.age": b"mine", **packs(1)}, manifest_of())
+
+    assert (ended.code, ended.result.facts["health"]) == (ExitCode.SUCCESS, "Healthy")
+    assert on_volume.object("keys/aa.bb.age") == b"theirs"
+
+
+def test_a_pack_name_taken_by_other_bytes_ends_the_backup(site: Site) -> None:
+    """Whoever wrote it, the manifest must not name it."""
+    (name, data), *_ = packs(1).items()
+    site.store().put(name, b"theirs", digest_of(b"theirs"))
+    site.pod.prepare()
+    stage = site.pod.start("upload", site.backup())
+    archive = Archive(site.pod)
+    archive.put(name, data)
+
+    assert stage.ended().reason is Reason.NAME_TAKEN
+
+
+def test_an_upload_stopped_while_it_verifies_has_succeeded(behind_proxy: Site, proxy: Proxy) -> None:
+    """The commit stands; nobody finished looking, so health is Unknown."""
+    (name, data), *_ = packs(1).items()
+    held = threading.Event()
+
+    def hold_the_reading(block: bytes) -> bytes | None:
+        if block.startswith(b"GET") and name.encode() in block:
+            held.set()
+            threading.Event().wait(30)
+        return block
+
+    proxy.request = hold_the_reading
+    behind_proxy.pod.prepare()
+    stage = behind_proxy.pod.start("upload", behind_proxy.backup())
+    archive = Archive(behind_proxy.pod)
+    archive.put(name, data)
+    archive.commit(manifest_of())
+    assert held.wait(60)
+    stage.process.send_signal(signal.SIGTERM)
+    ended = stage.ended()
+
+    assert (ended.code, ended.result.facts["health"]) == (ExitCode.SUCCESS, "Unknown")
+    assert behind_proxy.names("manifests") == [MANIFEST]
+
+
 @pytest.mark.timeout(60)
 def test_an_unreachable_store_is_said_and_worth_another_try(on_volume: Site) -> None:
     """StoreUnavailable, retriable, and `archive` is let go."""
@@ -290,7 +336,8 @@ def test_a_put_never_commits(on_volume: Site, name: str) -> None:
     """Only the commit request writes a manifest, and only this backup's."""
     on_volume.pod.prepare()
     stage = on_volume.pod.start("upload", on_volume.backup())
-    Archive(on_volume.pod).put(name, manifest_of())
+    archive = Archive(on_volume.pod)
+    archive.put(name, manifest_of())
 
     assert stage.ended().code == ExitCode.BUG
     assert on_volume.names("manifests") == []
