@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -86,13 +87,20 @@ def _holder(port: int) -> str:
     shown = subprocess.run(
         ["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=False
     ).stdout
-    found = [part.split('"')[1::2] + part.split("pid=")[1:] for part in shown.splitlines() if "pid=" in part]
+    found = re.search(r'\(\("(?P<name>[^"]+)",pid=(?P<pid>\d+)', shown)
     if not found:
         return "another program"
-    name, rest = found[0][0], found[0][-1]
-    pid = rest.split(",")[0]
-    command = Path(f"/proc/{pid}/cmdline")
-    arguments = (
-        command.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() if command.exists() else ""
-    )
-    return f"{name} (pid {pid}: {arguments[:80]})"
+    return f"{found['name']} (pid {found['pid']}: {_command_line(found['pid'])})"
+
+
+def _command_line(pid: str) -> str:
+    try:
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode(errors="replace")[:80]
+            .strip()
+        )
+    except OSError:
+        return "just ended"

@@ -174,6 +174,7 @@ def push(registry: str) -> None:
         with step(f"building and pushing {name} with {builder}"), tempfile.TemporaryDirectory() as context:
             _run([builder, "build", *_recipe(image, name, Path(context))])
             _run([builder, "push", name])
+    write_identity({image: image.archive() for image in IMAGES})
 
 
 def _build(image: Image, archive: Path) -> None:
