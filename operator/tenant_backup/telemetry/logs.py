@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from .redaction import redact
+from .redaction import redacted
 
 _LIBRARIES = ("kopf", "aiohttp", "asyncio")
 
@@ -26,7 +26,7 @@ class JsonLines(logging.Formatter):
         document |= getattr(record, "fields", {})
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return redact(json.dumps(document, ensure_ascii=False, default=str))
+        return json.dumps(redacted(document), ensure_ascii=False, default=str)
 
 
 def configure(level: str) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 HIDDEN = "[redacted]"
+_VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s"',;&}]+)"""
 _PATTERNS = (
     re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE),
     re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"),  # user:password@host
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    re.compile(
-        r"""(?ix)
-        (?<=password)(?P<q1>["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*'|[^\s,;&}]+)
-        """
-    ),
-    re.compile(r"""(?i)(?<=secretaccesskey)(?P<q1>["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*'|[^\s,;&}]+)"""),
-    re.compile(r"""(?i)(?<=secret_access_key)(?P<q1>["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*'|[^\s,;&}]+)"""),
+    re.compile(rf"(?i)(?P<name>password|secret_?access_?key)(?P<sign>[\"']?\s*[=:]\s*){_VALUE}"),
 )
 
 
@@ -27,5 +24,15 @@ def redact(text: str) -> str:
     return text
 
 
+def redacted(value: Any) -> Any:
+    """Return a document with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {str(key): redacted(item) for key, item in value.items()}
+    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _hide(match: re.Match[str]) -> str:
-    return match.groupdict().get("q1", "") + HIDDEN
+    kept = match.groupdict()
+    return kept.get("name", "") + kept.get("sign", "") + HIDDEN

@@ -1,0 +1,202 @@
+"""Objects as users write them, and looks at the cluster, for the tables of these tests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tenant_backup.api import BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
+from tenant_backup.decisions.observed import (
+    BackupSeen,
+    Ended,
+    JobSeen,
+    Platform,
+    RestoreSeen,
+    ScheduleSeen,
+    StoreSeen,
+    TenantSeen,
+)
+
+NOW = datetime(2024, 1, 15, 14, 30, 25, tzinfo=UTC)
+CREATED = "2024-01-15T14:30:20Z"
+PLATFORM = Platform("11111111-2222-3333-4444-555555555555")
+RECIPIENT = "age1" + "q" * 58
+FACTS = {
+    "backupId": "acme_2024-01-15_14-30-20",
+    "checksum": "sha256:" + "a" * 64,
+    "location": "s3://b/prod/acme/manifests/acme_2024-01-15_14-30-20",
+    "encryption": "Age",
+    "bytes": {"logical": 1000, "stored": 2048, "added": 2048},
+    "tables": 3,
+    "rows": 12,
+    "consistency": "Snapshot",
+    "health": "Healthy",
+}
+
+
+def at(seconds: float) -> datetime:
+    """The moment that many seconds after NOW."""
+    return NOW + timedelta(seconds=seconds)
+
+
+def document(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """An object as the API server sends it."""
+    known = {
+        "name": name,
+        "namespace": "backups",
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "resourceVersion": "1",
+        "creationTimestamp": CREATED,
+    }
+    version = "tenantbackup.dev/v1alpha1"
+    return {"apiVersion": version, "kind": kind, "metadata": known | metadata, "spec": spec, "status": {}}
+
+
+def tenant(*, keys: bool = True, encryption: dict[str, Any] | None = None, **database: Any) -> Tenant:
+    """Tenant acme, with keys and an identity, unless told otherwise."""
+    spec = {
+        "database": {
+            "engine": "PostgreSQL",
+            "host": "pg",
+            "name": "app",
+            "credentialsSecretRef": {"name": "acme-db"},
+            "adminCredentialsSecretRef": {"name": "pg-admin"},
+            **database,
+        },
+        "modules": [{"name": "hr", "tables": ["public.employee"]}],
+        "exclusions": {"columns": [{"table": "public.users", "column": "password", "onRestore": "Null"}]},
+        "encryption": {"recipients": [RECIPIENT], "identitySecretRef": {"name": "acme-id"}}
+        if encryption is None
+        else encryption,
+    }
+    found = document("Tenant", "acme", spec)
+    if keys:
+        found["status"] = {"signingKey": "ab" * 32, "keySecret": "acme-keys-0123456789", "keysReady": True}
+    return Tenant.model_validate(found)
+
+
+def tenant_seen(found: Tenant | None = None, **fields: Any) -> TenantSeen:
+    """One look at it."""
+    known: dict[str, Any] = {
+        "keys": "Present",
+        "status": {"keysReady": True},
+        "jobs": (),
+        "platform": PLATFORM,
+    }
+    return TenantSeen(tenant=found or tenant(), **(known | fields))
+
+
+def store(*, volume: bool = False, **metadata: Any) -> BackupStore:
+    """BackupStore prod: a bucket, or a volume."""
+    s3 = {
+        "bucket": "backups",
+        "prefix": "prod/",
+        "endpoint": "https://s3:7070",
+        "region": "x",
+        "credentialsSecretRef": {"name": "s3"},
+        "caSecretRef": {"name": "s3-ca"},
+    }
+    claim = {"persistentVolumeClaim": {"claimName": "backups"}, "path": "/here/"}
+    spec = {"volume": claim} if volume else {"s3": s3}
+    return BackupStore.model_validate(document("BackupStore", "prod", spec, **metadata))
+
+
+def store_seen(**fields: Any) -> StoreSeen:
+    """One look at it."""
+    known: dict[str, Any] = {"store": store(), "status": {}, "jobs": (), "platform": PLATFORM}
+    return StoreSeen(**(known | fields))
+
+
+def backup(spec: dict[str, Any] | None = None, **metadata: Any) -> TenantBackup:
+    """TenantBackup acme-1."""
+    known = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, **(spec or {})}
+    return TenantBackup.model_validate(document("TenantBackup", "acme-1", known, **metadata))
+
+
+def backup_seen(**fields: Any) -> BackupSeen:
+    """One look at it, with everything it refers to."""
+    known: dict[str, Any] = {
+        "backup": backup(),
+        "status": {},
+        "tenant": tenant(),
+        "store": store(),
+        "jobs": (),
+        "platform": PLATFORM,
+    }
+    return BackupSeen(**(known | fields))
+
+
+def restore(spec: dict[str, Any] | None = None, **metadata: Any) -> TenantRestore:
+    """TenantRestore back-1, into a new database."""
+    known = {
+        "source": {"backupRef": {"name": "acme-1"}},
+        "target": {"tenantRef": {"name": "acme"}, "database": "app_copy"},
+        "strategy": "NewDatabase",
+        **(spec or {}),
+    }
+    return TenantRestore.model_validate(document("TenantRestore", "back-1", known, **metadata))
+
+
+REPLACE: dict[str, Any] = {"strategy": "Replace", "target": {"tenantRef": {"name": "acme"}}}
+
+
+def approved(expires: datetime, database: str = "app") -> dict[str, Any]:
+    """The spec of a Replace with somebody's word."""
+    return {**REPLACE, "approval": {"confirm": {"database": database, "expires": expires.isoformat()}}}
+
+
+def restore_seen(**fields: Any) -> RestoreSeen:
+    """One look at it, with everything it refers to."""
+    known: dict[str, Any] = {
+        "restore": restore(),
+        "status": {},
+        "backup": backup(),
+        "backup_status": {"state": "Succeeded", "health": "Healthy", **FACTS},
+        "tenant": tenant(),
+        "store": store(),
+        "jobs": (),
+        "rival": "",
+        "platform": PLATFORM,
+    }
+    return RestoreSeen(**(known | fields))
+
+
+def schedule(spec: dict[str, Any] | None = None, **metadata: Any) -> BackupSchedule:
+    """BackupSchedule nightly, at two in the morning."""
+    known = {
+        "schedule": "0 2 * * *",
+        "tenants": ["acme"],
+        "template": {"storeRef": {"name": "prod"}},
+        "retention": {"keepLast": 2},
+        **(spec or {}),
+    }
+    dates = {"creationTimestamp": "2024-01-01T00:00:00Z"}
+    return BackupSchedule.model_validate(document("BackupSchedule", "nightly", known, **(dates | metadata)))
+
+
+def schedule_seen(**fields: Any) -> ScheduleSeen:
+    """One look at it."""
+    known: dict[str, Any] = {"schedule": schedule(), "status": {}, "tenants": ("acme",), "backups": ()}
+    return ScheduleSeen(**(known | fields))
+
+
+def job(purpose: str = "backup", **fields: Any) -> JobSeen:
+    """A Job that was made at NOW."""
+    known: dict[str, Any] = {"name": f"x-{purpose}", "uid": "uid-job", "created": NOW, "purpose": purpose}
+    return JobSeen(**(known | fields))
+
+
+def succeeded(facts: dict[str, Any] | None = None) -> Ended:
+    """A pod that ended well."""
+    return Ended(True, facts=FACTS if facts is None else facts)
+
+
+def condition(status: Any, kind: str) -> dict[str, Any]:
+    """The condition of that type, which must be there."""
+    return dict(next(item for item in status["conditions"] if item["type"] == kind))
+
+
+def kinds(status: Any) -> set[str]:
+    """The types of the conditions that are there."""
+    return {item["type"] for item in status["conditions"]}
