@@ -91,11 +91,11 @@ class BackupStore(Resource):
     NAMES: ClassVar = Names("BackupStore", "backupstores", "bst")
     COLUMNS: ClassVar = (
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
         Column("Bucket", ".spec.s3.bucket"),
         Column("Claim", ".spec.volume.persistentVolumeClaim.claimName"),
         AGE,
         Column("Endpoint", ".spec.s3.endpoint", wide=True),
-        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
     )
 
     spec: BackupStoreSpec

@@ -198,12 +198,12 @@ class Tenant(Resource):
     NAMES: ClassVar = Names("Tenant", "tenants", "tnt")
     COLUMNS: ClassVar = (
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
         Column("Database", ".spec.database.name"),
         Column("Backups", ".status.backups", "integer"),
         Column("Last-Backup", ".status.lastBackup.completedAt", "date"),
         AGE,
         Column("Host", ".spec.database.host", wide=True),
-        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
     )
     RULES: ClassVar = (
         Rule(
