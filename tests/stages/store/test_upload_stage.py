@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tenant_backup.contract import job as jobs
-from tenant_backup.contract.reasons import ExitCode, Reason
-from tenant_backup.stages import wire
-from tenant_backup.stores.base import digest_of
+from tenant_backup.contract.reasons import ExitCode, Failure, Reason
+from tenant_backup.stages import upload, wire
+from tenant_backup.stores.base import Digest, digest_of
+from tenant_backup.stores.volume import VolumeStore
 from tests.stages.pod import BACKUP_ID, Ended
 from tests.stores.s3_server import Proxy, S3Server, free_port
 
@@ -200,6 +202,35 @@ def test_a_manifest_whose_answer_was_lost_is_committed(behind_proxy: Site, proxy
     assert ended.code == ExitCode.SUCCESS
     assert ended.result.facts["health"] == "Healthy"
     assert manifest == behind_proxy.object(MANIFEST)
+
+
+class Changing(VolumeStore):
+    """Acknowledges a manifest and keeps another."""
+
+    def put(self, name: str, source: Path | bytes, digest: Digest) -> None:
+        """Break the promise."""
+        super().put(name, manifest_of(rows=3), digest_of(manifest_of(rows=3)))
+
+
+def test_a_manifest_that_reads_back_differently_is_not_success(
+    on_volume: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last check before success is the store's own answer, compared byte by byte."""
+    monkeypatch.setattr(
+        upload, "connect", lambda *_arguments, **_places: Changing(on_volume.volume, "prod/acme")
+    )
+    on_volume.pod.prepare()
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(
+            upload.run, on_volume.backup(), run=on_volume.pod.run, spool=on_volume.pod.root / "spool"
+        )
+        archive = Archive(on_volume.pod)
+        archive.commit(manifest_of())
+
+        assert archive.reader.message_or_end() is None
+        with pytest.raises(Failure) as caught:
+            ending.result()
+    assert caught.value.reason is Reason.CHECKSUM_MISMATCH
 
 
 def test_what_a_second_pod_of_this_backup_committed_is_its_result(site: Site) -> None:
