@@ -1,0 +1,196 @@
+"""Where a server is and who we are there: the door to every connection and every client program.
+
+No password is kept here: libpq reads it from a passfile of mode 0600 in the scratch folder, so it is neither in
+an argument, nor in the environment, nor in an error. The host is resolved once, because a name that stands
+for several servers would open the workers of one snapshot on different ones.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from tenant_backup.contract import paths
+from tenant_backup.contract.job import Database
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import failures, session
+
+PATIENCE = 15.0  # seconds a server may take to come up before it counts as unreachable
+_CONNECT_TIMEOUT = 5  # seconds for one try
+_SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Login:
+    """A name at a server and the passfile that holds its password."""
+
+    user: str
+    passfile: Path
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One database at one resolved address, with one login."""
+
+    host: str
+    address: str  # resolved; empty for a Unix socket
+    port: int
+    database: str
+    login: Login
+    sslmode: str = "prefer"
+    sslrootcert: str = ""
+
+    def on(self, database: str) -> Endpoint:
+        """The same server and login, another database."""
+        return replace(self, database=database)
+
+    def as_login(self, login: Login) -> Endpoint:
+        """The same server and database, another login."""
+        return replace(self, login=login)
+
+    def conninfo(self, settings: Mapping[str, str] | None = None, **more: str) -> str:
+        """Return a connection string without any secret; `settings` are added to the session's."""
+        values = {
+            "host": self.host,
+            "hostaddr": self.address,
+            "port": str(self.port),
+            "dbname": self.database,
+            "user": self.login.user,
+            "passfile": str(self.login.passfile),
+            "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert,
+            "connect_timeout": str(_CONNECT_TIMEOUT),
+            "keepalives_idle": "30",  # an idle control connection outlives a firewall's patience
+            "application_name": "tenant-backup",
+            "options": session.options(**(settings or {})),
+            **more,
+        }
+        return make_conninfo("", **{key: value for key, value in values.items() if value})
+
+    def connect(self, settings: Mapping[str, str] | None = None, patience: float = PATIENCE) -> Connection:
+        """Open an autocommit connection with every session setting explicit.
+
+        Waits up to `patience` seconds for a server that is coming up. Raises Failure.
+        """
+        give_up = time.monotonic() + patience
+        while True:
+            try:
+                return _opened(self.conninfo(settings))
+            except psycopg.OperationalError as error:
+                text = str(error)
+            if not failures.may_come_up(text):
+                raise failures.of_text(text, Reason.DATABASE_UNREACHABLE, self._what())
+            if time.monotonic() > give_up:
+                raise unreachable(self.host, self.port, failures.error_line(text))
+            time.sleep(0.3)
+
+    def _what(self) -> str:
+        return f'connecting to database "{self.database}" at {self.host}:{self.port} as "{self.login.user}"'
+
+
+def unreachable(host: str, port: int, line: str) -> Failure:
+    """The failure of a server that did not answer in time."""
+    advice = "check host and port, and that the server runs and may be reached from this namespace"
+    return Failure(Reason.DATABASE_UNREACHABLE, f"{host}:{port} does not answer: {line}; {advice}")
+
+
+def find(database: Database, login: Login, name: str | None = None) -> Endpoint:
+    """Resolve the server's host once. Raises Failure(DATABASE_UNREACHABLE) or KEY_MISSING (no CA)."""
+    return Endpoint(
+        host=database.host,
+        address=_resolve(database.host, database.port),
+        port=database.port,
+        database=name or database.name,
+        login=login,
+        sslmode=_SSL_MODES[database.tls_mode],
+        sslrootcert=_root_certificate(database),
+    )
+
+
+def login_from_secret(folder: str, secret: str) -> Login:
+    """Read username and password below paths.SECRETS. Raises SECRET_NOT_FOUND or KEY_MISSING by name."""
+    user = _secret_value(folder, "username", secret)
+    return write_passfile(folder, user, _secret_value(folder, "password", secret))
+
+
+def write_passfile(name: str, user: str, password: str) -> Login:
+    """Put a password where libpq reads it, readable by nobody else."""
+    path = paths.SCRATCH / f"{name}.pgpass"
+    path.unlink(missing_ok=True)
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"*:*:*:*:{escaped}\n")
+    return Login(user, path)
+
+
+def _secret_value(folder: str, key: str, secret: str) -> str:
+    mounted = paths.SECRETS / folder
+    shown = f'"{secret}"' if secret else f"for {folder} credentials"
+    if not mounted.is_dir() or not any(mounted.iterdir()):
+        message = f"Secret {shown} was not found; create it with the keys username and password"
+        raise Failure(Reason.SECRET_NOT_FOUND, message)
+    try:
+        return (mounted / key).read_text().rstrip("\r\n")
+    except FileNotFoundError:
+        message = f'Secret {shown} has no key "{key}"; add it'
+        raise Failure(Reason.KEY_MISSING, message) from None
+
+
+def _root_certificate(database: Database) -> str:
+    if database.tls_mode != "VerifyFull":
+        return ""
+    path = paths.SECRETS / paths.DATABASE_CA / "ca.crt"
+    if not path.exists():
+        message = 'tls.mode VerifyFull needs the key "ca.crt" in the Secret of tls.caSecretRef; add it'
+        raise Failure(Reason.KEY_MISSING, message)
+    return str(path)
+
+
+def _resolve(host: str, port: int) -> str:
+    """Return the first address of `host` that accepts a connection, the first of all when none does."""
+    if host.startswith("/"):
+        return ""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            return next((address for address in found[:8] if _accepts(address, port, found)), found[0])
+        except OSError as error:
+            line = error.strerror or str(error)
+        if time.monotonic() > give_up:
+            raise unreachable(host, port, line)
+        time.sleep(0.5)
+
+
+def _accepts(address: str, port: int, found: list[str]) -> bool:
+    if len(found) == 1:
+        return True  # nothing to choose from: the connection itself will tell
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _opened(conninfo: str) -> Connection:
+    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    extra = session.for_version(connection.info.server_version)
+    for name, value in extra.items():
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    encoding = connection.info.parameter_status("server_encoding") or "UTF8"
+    # Names of a database without an encoding are bytes: Latin-1 carries each one through unchanged.
+    wanted = "LATIN1" if encoding == "SQL_ASCII" else encoding
+    if connection.info.parameter_status("client_encoding") != wanted:
+        connection.execute("SELECT pg_catalog.set_config('client_encoding', %s, false)", (wanted,))
+    return connection

@@ -1,0 +1,225 @@
+"""What a database contains, read from its system catalogues: tables, columns, sequences, properties.
+
+Every query runs with an empty search_path and names pg_catalog where a tenant could have put a namesake.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from .endpoint import Connection
+from .names import quoted
+
+_TABLES = """
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, r.rolname, coalesce(am.amname = 'heap', false),
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+       row_security_active(c.oid),
+       ARRAY(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid ORDER BY inhseqno),
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
+             AND NOT attisdropped AND attgenerated = '' ORDER BY attnum),
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
+             AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum),
+       ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_roles r ON r.oid = c.relowner
+LEFT JOIN pg_am am ON am.oid = c.relam
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+
+_SIZES = """
+SELECT oid, pg_relation_size(oid)::int8 / current_setting('block_size')::int8, pg_table_size(oid)
+FROM pg_class WHERE oid = ANY(%s) AND relkind = 'r'
+"""
+
+_SEQUENCES = """
+SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND c.oid >= 16384
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+_VIEW_EDGES = """
+SELECT DISTINCT w.ev_class, d.refobjid
+FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+JOIN pg_class c ON c.oid = d.refobjid
+WHERE d.refclassid = 'pg_class'::regclass AND c.relkind IN ('v', 'm') AND d.refobjid <> w.ev_class
+"""
+
+_POPULATED = """
+SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'm' AND c.relispopulated AND NOT EXISTS (
+  SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY c.oid
+"""
+
+_FOREIGN_KEYS = """
+SELECT k.conname, k.conrelid, k.confrelid, pg_get_constraintdef(k.oid)
+FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY k.oid
+"""
+
+_NOT_VALID = """
+SELECT n.nspname || '.' || c.relname || '.' || k.conname
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT k.convalidated AND n.nspname !~ '^pg_' ORDER BY 1
+"""
+
+# Extensions may ask for the rows of their own tables to be dumped; those rows are the tenant's.
+_EXTENSION_TABLES = """
+SELECT e.extname, n.nspname, c.relname, coalesce(e.extcondition[k.place], '')
+FROM pg_extension e CROSS JOIN unnest(e.extconfig) WITH ORDINALITY AS k (oid, place)
+JOIN pg_class c ON c.oid = k.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p')
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `columns` are those a COPY can carry: neither dropped nor generated."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str  # r: holds rows; p: partitioned, holds none itself
+    owner: str
+    heap: bool
+    readable: bool
+    rows_hidden: bool  # row-level security applies to us
+    parents: tuple[int, ...]
+    columns: tuple[str, ...]
+    generated: tuple[str, ...]
+    primary_key: tuple[str, ...]
+
+    @property
+    def full_name(self) -> str:
+        """schema.table, unquoted: how job descriptions and manifests name it."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def sql(self) -> str:
+        """The quoted, qualified name."""
+        return quoted(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a table is: blocks of its heap, and bytes with its out-of-line values."""
+
+    blocks: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key as it was declared (not the copies its partitions inherit)."""
+
+    name: str
+    table: int
+    references: int
+    definition: str
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Values of sequences by (schema, name): last value and whether it was handed out."""
+
+    values: list[tuple[str, str, int, bool]] = field(default_factory=list)
+
+
+def tables(connection: Connection) -> list[Table]:
+    """List the tables of the database that are its own (not an extension's), in a stable order."""
+    return [
+        Table(*row[:8], *(tuple(values) for values in row[8:]))
+        for row in connection.execute(_TABLES).fetchall()
+    ]
+
+
+def sizes(connection: Connection, of: list[Table]) -> dict[int, Size]:
+    """Measure tables that are already locked: measuring takes a lock too, and would wait without a limit."""
+    found = connection.execute(_SIZES, ([table.oid for table in of],)).fetchall()
+    return {oid: Size(blocks, total) for oid, blocks, total in found}
+
+
+def block_size(connection: Connection) -> int:
+    """Return the server's block size in bytes."""
+    return int(scalar(connection, "SELECT current_setting('block_size')"))
+
+
+def unreadable_sequences(connection: Connection) -> list[str]:
+    """Name the sequences whose value we may not read, quoted."""
+    found = connection.execute(_SEQUENCES).fetchall()
+    return [quoted(schema, name) for schema, name, readable in found if not readable]
+
+
+def sequences(connection: Connection, batch: int = 200) -> list[dict[str, Any]]:
+    """Read every sequence's value. To be called after the snapshot, so that no row is ahead of its sequence."""
+    names = [(schema, name) for schema, name, _ in connection.execute(_SEQUENCES).fetchall()]
+    values: list[dict[str, Any]] = []
+    for start in range(0, len(names), batch):
+        part = names[start : start + batch]
+        query = " UNION ALL ".join(
+            f"SELECT {place}, last_value, is_called FROM {quoted(*name)}"  # noqa: S608 - quoted names
+            for place, name in enumerate(part)
+        )
+        for place, last, called in connection.execute(query).fetchall():
+            schema, name = part[place]
+            values.append({"schema": schema, "name": name, "last": last, "called": called})
+    return values
+
+
+def populated_views(connection: Connection) -> list[list[str]]:
+    """List materialized views that hold rows as [schema, name], those that others read from first."""
+    edges: dict[int, set[int]] = {}
+    for view, source in connection.execute(_VIEW_EDGES).fetchall():
+        edges.setdefault(view, set()).add(source)
+    order = {oid: place for place, oid in enumerate(graphlib.TopologicalSorter(edges).static_order())}
+    found = connection.execute(_POPULATED).fetchall()
+    return [[schema, name] for oid, schema, name in sorted(found, key=lambda row: order.get(row[0], -1))]
+
+
+def foreign_keys(connection: Connection) -> list[ForeignKey]:
+    """List the foreign keys of the database."""
+    return [ForeignKey(*row) for row in connection.execute(_FOREIGN_KEYS).fetchall()]
+
+
+def constraints_not_valid(connection: Connection) -> list[str]:
+    """Name the constraints that were never validated, as schema.table.constraint."""
+    return [row[0] for row in connection.execute(_NOT_VALID).fetchall()]
+
+
+def extension_rows(connection: Connection) -> list[str]:
+    """Name extension tables that hold rows of the tenant's, which a backup would have to carry."""
+    found = []
+    for extension, schema, name, condition in connection.execute(_EXTENSION_TABLES).fetchall():
+        query = f"SELECT EXISTS (SELECT FROM ONLY {quoted(schema, name)} {condition})"  # noqa: S608 - quoted
+        if scalar(connection, query):
+            found.append(f"{schema}.{name} of extension {extension}")
+    return found
+
+
+def large_objects(connection: Connection) -> int:
+    """Count large objects."""
+    return int(scalar(connection, "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"))
+
+
+def publications_of_everything(connection: Connection) -> list[str]:
+    """Name the publications only an administrator may create: of all tables or of whole schemas."""
+    query = """SELECT pubname FROM pg_publication p WHERE puballtables
+               OR EXISTS (SELECT FROM pg_publication_namespace n WHERE n.pnpubid = p.oid) ORDER BY 1"""
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def scalar(connection: Connection, query: str, parameters: tuple[Any, ...] = ()) -> Any:
+    """Return the first column of the first row, None when there is no row."""
+    row = connection.execute(query, parameters or None).fetchone()
+    return row[0] if row else None

@@ -1,0 +1,43 @@
+"""Identifiers and literals as SQL text, quoted always, by psycopg's own rules."""
+
+from __future__ import annotations
+
+import hashlib
+
+from psycopg import sql
+
+_CUT = 48  # bytes of a database's name kept; with the suffix it stays within PostgreSQL's 63
+
+
+def quoted(*parts: str) -> str:
+    """Return a possibly qualified identifier, each part in double quotes."""
+    return sql.Identifier(*parts).as_string(None)
+
+
+def literal(value: str | None) -> str:
+    """Return a string literal, or NULL."""
+    return sql.Literal(value).as_string(None)
+
+
+def handle(uid: str) -> str:
+    """Return the 8 hex digits that stand for one TenantRestore in the names of a server."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:8]
+
+
+def side_database(target: str, uid: str) -> str:
+    """The database a restore builds beside `target`, before it gets that name."""
+    return f"{_cut(target)}_new_{handle(uid)}"
+
+
+def previous_database(target: str, uid: str) -> str:
+    """What `target` is called after a restore took its place."""
+    return f"{_cut(target)}_old_{handle(uid)}"
+
+
+def temporary_login(uid: str) -> str:
+    """The login a restore loads with; it exists only while the restore runs."""
+    return f"tbr_{handle(uid)}"
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_CUT].decode(errors="ignore")

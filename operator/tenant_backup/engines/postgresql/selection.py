@@ -1,0 +1,192 @@
+"""Which tables give rows to a backup, and which columns of them: pure functions over what the database lists.
+
+A name that matches nothing is an error before anything is dumped: a typing error in an exclusion would put a
+password into a backup, one in a module would leave its rows out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+
+from tenant_backup.contract.job import Column, Module
+from tenant_backup.contract.reasons import Failure, Reason
+
+from .inventory import ForeignKey, Table
+from .names import quoted
+
+_SHOWN = 5  # names in one message
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a job asks for: modules that are known, modules wanted (none: all), and what to leave out."""
+
+    modules: list[Module] = field(default_factory=list)
+    only_modules: list[str] = field(default_factory=list)
+    exclude_tables: list[str] = field(default_factory=list)
+    exclude_columns: list[Column] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer for one table: whether its rows are taken, and which columns are left out."""
+
+    table: Table
+    with_rows: bool
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that leave the server, in the table's order."""
+        return tuple(name for name in self.table.columns if name not in self.excluded)
+
+    def select(self, where: str) -> str:
+        """The query that reads these rows; a value that is excluded is not even selected."""
+        columns = ", ".join(quoted(name) for name in self.columns)
+        return f"SELECT {columns} FROM ONLY {self.table.sql}{where}"  # noqa: S608 - quoted names
+
+
+def choose(tables: list[Table], policy: Policy) -> list[Choice]:
+    """Decide for every table. Raises Failure TABLE_NOT_FOUND, COLUMN_NOT_FOUND or INVALID_SPEC."""
+    tree = _Tree(tables)
+    members = {module.name: _named(tree, module.tables, f"module {module.name}") for module in policy.modules}
+    wanted = _wanted(members, policy.only_modules)
+    left_out = _named(tree, policy.exclude_tables, "exclusions.tables")
+    columns = _excluded_columns(tree, policy.exclude_columns)
+    return [
+        Choice(
+            table,
+            with_rows=table.kind == "r"
+            and table.oid not in left_out
+            and (wanted is None or table.oid in wanted),
+            excluded=tuple(name for name in table.columns if name in columns.get(table.oid, set())),
+        )
+        for table in tables
+    ]
+
+
+def refuse_unreadable(choices: list[Choice], sequences: list[str], user: str) -> None:
+    """Raise PERMISSION_DENIED, with the GRANT to run, for whatever this login cannot read in full."""
+    tables = [choice.table for choice in choices]
+    unreadable = [table.sql for table in tables if not table.readable]
+    if unreadable or sequences:
+        schemas = sorted({quoted(table.schema) for table in tables if not table.readable})
+        raise Failure(Reason.PERMISSION_DENIED, _grants(unreadable, sequences, schemas, user))
+    hidden = [choice.table.full_name for choice in choices if choice.with_rows and choice.table.rows_hidden]
+    if hidden:
+        advice = f"run: ALTER ROLE {quoted(user)} BYPASSRLS"
+        message = f"row-level security would hide rows of {shown(hidden)} from {quoted(user)}; {advice}"
+        raise Failure(Reason.PERMISSION_DENIED, message)
+
+
+def loose_foreign_keys(choices: list[Choice], keys: list[ForeignKey]) -> list[ForeignKey]:
+    """Return the foreign keys that cannot hold after a restore: rows they refer to are not in the backup."""
+    tree = _Tree([choice.table for choice in choices])
+    with_rows = {choice.table.oid for choice in choices if choice.with_rows}
+    leaves = {choice.table.oid for choice in choices if choice.table.kind == "r"}
+
+    def complete(oid: int) -> bool:
+        return tree.below(oid) & leaves <= with_rows
+
+    return [key for key in keys if not complete(key.references) and tree.below(key.table) & with_rows]
+
+
+def shown(names: list[str]) -> str:
+    """Return the first few of many names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+class _Tree:
+    """Tables with their partitions and children: what is said of a parent holds for those below it."""
+
+    def __init__(self, tables: list[Table]) -> None:
+        self.tables = {table.oid: table for table in tables}
+        self.by_name = {table.full_name: table.oid for table in tables}
+        self._children: dict[int, list[int]] = {}
+        for table in tables:
+            for parent in table.parents:
+                self._children.setdefault(parent, []).append(table.oid)
+
+    def below(self, oid: int) -> set[int]:
+        """The table itself and everything below it."""
+        found: set[int] = set()
+        waiting = [oid]
+        while waiting:
+            current = waiting.pop()
+            if current not in found:
+                found.add(current)
+                waiting.extend(self._children.get(current, []))
+        return found
+
+    def matching(self, pattern: str) -> set[int]:
+        """The tables a name or a pattern such as public.hr_* stands for."""
+        exact = self.by_name.get(pattern)
+        names = (
+            [exact]
+            if exact is not None
+            else [oid for name, oid in self.by_name.items() if fnmatch.fnmatchcase(name, pattern)]
+        )
+        return set().union(*(self.below(oid) for oid in names)) if names else set()
+
+
+def _named(tree: _Tree, patterns: list[str], where: str) -> set[int]:
+    found: set[int] = set()
+    for pattern in patterns:
+        matched = tree.matching(pattern)
+        if not matched:
+            message = f'table "{pattern}" of {where} does not exist in the database; correct the Tenant'
+            raise Failure(Reason.TABLE_NOT_FOUND, message)
+        found |= matched
+    return found
+
+
+def _wanted(members: dict[str, set[int]], only: list[str]) -> set[int] | None:
+    unknown = [name for name in only if name not in members]
+    if unknown:
+        message = (
+            f"the Tenant has no module {shown(unknown)}; its modules are {shown(sorted(members)) or 'none'}"
+        )
+        raise Failure(Reason.INVALID_SPEC, message)
+    return set().union(*(members[name] for name in only)) if only else None
+
+
+def _excluded_columns(tree: _Tree, columns: list[Column]) -> dict[int, set[str]]:
+    excluded: dict[int, set[str]] = {}
+    for column in columns:
+        oid = tree.by_name.get(column.table)
+        if oid is None:
+            message = f'table "{column.table}" of exclusions.columns does not exist; correct the Tenant'
+            raise Failure(Reason.TABLE_NOT_FOUND, message)
+        _check_column(tree.tables[oid], column.column)
+        for below in tree.below(oid):
+            excluded.setdefault(below, set()).add(column.column)
+    for oid, names in excluded.items():
+        if not set(tree.tables[oid].columns) - names:
+            message = f"every column of {tree.tables[oid].full_name} is excluded; exclude the table instead"
+            raise Failure(Reason.INVALID_SPEC, message)
+    return excluded
+
+
+def _check_column(table: Table, column: str) -> None:
+    if column in table.generated:
+        message = (
+            f'column "{column}" of {table.full_name} is generated and never in a backup; exclude its sources'
+        )
+        raise Failure(Reason.INVALID_SPEC, message)
+    if column not in table.columns:
+        message = f'column "{column}" of table {table.full_name} does not exist; correct exclusions.columns'
+        raise Failure(Reason.COLUMN_NOT_FOUND, message)
+    if column in table.primary_key:
+        message = f'column "{column}" is in the primary key of {table.full_name}; exclude the table instead'
+        raise Failure(Reason.INVALID_SPEC, message)
+
+
+def _grants(tables: list[str], sequences: list[str], schemas: list[str], user: str) -> str:
+    grants = [f"GRANT USAGE ON SCHEMA {name} TO {quoted(user)}" for name in schemas[:_SHOWN]]
+    if tables:
+        grants.append(f"GRANT SELECT ON {', '.join(tables[:_SHOWN])} TO {quoted(user)}")
+    if sequences:
+        grants.append(f"GRANT SELECT ON SEQUENCE {', '.join(sequences[:_SHOWN])} TO {quoted(user)}")
+    return f"{quoted(user)} may not read {shown(tables + sequences)}; run: {'; '.join(grants)}"
