@@ -1,0 +1,148 @@
+"""Losing the operator at any instruction loses nothing and runs nothing twice.
+
+A real process is killed with SIGKILL before and after every single write to the API, started again, and
+must end where an undisturbed one ends: a backup, a Replace whose previous database was dropped, and a second
+backup that was deleted with its data.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.operator.conftest import Space
+from tests.operator.node import Node
+from tests.operator.test_end_to_end import BACKUP, replace, three_objects
+
+_CHANGES = (
+    "lastTransitionTime",
+    "startedAt",
+    "completedAt",
+    "duration",
+    "undoUntil",
+    "signingKey",
+    "keySecret",
+)
+_PURPOSES = Counter({"preflight": 1, "probe": 1, "backup": 2, "restore": 1, "swap": 1, "delete": 1})
+
+
+def settled(space: Space) -> bool:
+    """Whether everything that was asked for is done and recorded."""
+    restore, tenant = space.get("TenantRestore", "back"), space.get("Tenant", "acme")
+    if restore is None or tenant is None or space.get("TenantBackup", "gone") is not None:
+        return False
+    done = restore["status"].get("state") == "Succeeded" and "previousDatabase" not in restore["status"]
+    counted = tenant["status"].get("backups") == 1 and "lastRestore" in tenant["status"]
+    ready = all(
+        any(
+            item["type"] == "Ready" and item["status"] == "True"
+            for item in found["status"].get("conditions", ())
+        )
+        for found in (tenant, space.get("BackupStore", "prod") or {})
+    )
+    jobs = space.api.items(space.jobs)
+    return done and counted and ready and all("ttlSecondsAfterFinished" in job["spec"] for job in jobs)
+
+
+def life(space: Space, crash_at: str) -> tuple[bool, Counter[str]]:
+    """Live through the whole story with an operator that dies once; return whether it did, and pods by purpose."""
+    three_objects(space)
+    space.create("TenantBackup", "gone", BACKUP)
+    space.create("TenantRestore", "back", replace(keepPrevious="0s"))
+    with Node(space.api, space.name) as node:
+        operator = space.operator(crash_at)
+        asked = False
+
+        def over() -> bool:
+            nonlocal operator, asked
+            if operator.poll() is not None:
+                operator = space.operator()
+            if (
+                not asked
+                and (space.get("TenantBackup", "gone") or {}).get("status", {}).get("state") == "Succeeded"
+            ):
+                space.api.do("DELETE", space.path("TenantBackup", "gone"))
+                asked = True
+            return asked and settled(space)
+
+        space.until(over, f"everything is done after a crash at {crash_at}", 90)
+        for process in space.processes:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+    died = space.processes[0].returncode == -signal.SIGKILL
+    return died, Counter(_purpose(name) for name in node.ran.elements())
+
+
+def end_state(space: Space) -> dict[str, Any]:
+    """What is left in the cluster, without what must differ between two lives."""
+    objects = [space.get("Tenant", "acme"), space.get("BackupStore", "prod")]
+    objects += [space.get("TenantBackup", "acme-1"), space.get("TenantRestore", "back")]
+    events = Counter(event["reason"] for event in space.api.items(space.core("events")) if _is_ours(event))
+    return {
+        "status": [_stable((found or {}).get("status", {})) for found in objects],
+        "events": events,
+        "finalizers": [(found or {}).get("metadata", {}).get("finalizers") for found in objects],
+    }
+
+
+def _is_ours(event: dict[str, Any]) -> bool:
+    return bool(event.get("source", {}).get("component") == "tenant-backup-operator")
+
+
+def _purpose(job: str) -> str:
+    found = re.search(r"-(backup|restore|swap|preflight|probe|delete)-[0-9a-f]{10}$", job)
+    assert found
+    return found[1]
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "…" if key in (*_CHANGES, "backupId") else _stable(item)
+            for key, item in sorted(value.items())
+        }
+    if isinstance(value, list):
+        return [_stable(item) for item in value]
+    return re.sub(r"-[0-9a-f]{10}\b", "-…", value) if isinstance(value, str) else value
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_write_changes_nothing(new_space: Callable[[], Space], when: str) -> None:
+    """The same end state, one Secret in use, and no pod more than without a crash."""
+    calm = new_space()
+    died, ran = life(calm, "never:0")
+    assert not died
+    assert ran == _PURPOSES
+    expected = end_state(calm)
+    number = 0
+    while died or number == 0:
+        number += 1
+        space = new_space()
+        died, ran = life(space, f"{when}:{number}")
+        assert ran == _PURPOSES, f"{when} write {number}"
+        assert end_state(space) == expected, f"{when} write {number}"
+        _keys_are_usable(space)
+        space.close()
+    assert number > len(calm.writes) // 2
+
+
+def _keys_are_usable(space: Space) -> None:
+    """The Secret that status names is there, and holds the key that status names."""
+    import base64
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    status = (space.get("Tenant", "acme") or {})["status"]
+    (secret,) = space.api.items(space.core("secrets"))
+    assert secret["metadata"]["name"] == status["keySecret"]
+    seed = base64.b64decode(secret["data"]["signingKey"])
+    assert (
+        Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex()
+        == status["signingKey"]
+    )

@@ -1,0 +1,212 @@
+"""The real operator process on a real API server with the real Job controller; only the node is played."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tenant_backup.contract.reasons import Reason
+from tenant_backup.contract.results import Result
+from tests.operator.conftest import Space
+from tests.operator.node import Node, all_is_well
+
+RECIPIENT = "age1" + "q" * 58
+TENANT: dict[str, Any] = {
+    "database": {
+        "engine": "PostgreSQL",
+        "host": "pg",
+        "name": "app",
+        "credentialsSecretRef": {"name": "acme-db"},
+        "adminCredentialsSecretRef": {"name": "pg-admin"},
+    },
+    "encryption": {"recipients": [RECIPIENT], "identitySecretRef": {"name": "acme-id"}},
+}
+STORE: dict[str, Any] = {"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "s3"}}}
+BACKUP: dict[str, Any] = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}}
+
+
+def replace(confirm: bool = True, **more: Any) -> dict[str, Any]:
+    """The spec of a Replace."""
+    expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    approval = {"approval": {"confirm": {"database": "app", "expires": expires}}} if confirm else {}
+    return {
+        "source": {"backupRef": {"name": "acme-1"}},
+        "target": {"tenantRef": {"name": "acme"}},
+        "strategy": "Replace",
+        **approval,
+        **more,
+    }
+
+
+def three_objects(space: Space) -> None:
+    """What a user writes for a first backup, in the least helpful order."""
+    space.create("TenantBackup", "acme-1", BACKUP)
+    space.create("BackupStore", "prod", STORE)
+    space.create("Tenant", "acme", TENANT)
+
+
+def test_three_objects_in_any_order_become_a_backup(space: Space) -> None:
+    """And at rest nothing is written at all."""
+    space.operator()
+    with Node(space.api, space.name):
+        three_objects(space)
+        found = space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        space.until_condition("Tenant", "acme", "Ready")
+        space.until_condition("BackupStore", "prod", "Ready")
+        tenant = space.until(
+            lambda: (
+                (space.get("Tenant", "acme") or {})["status"].get("lastBackup")
+                and space.get("Tenant", "acme")
+            ),
+            "the Tenant names its last backup",
+        )
+    assert found["status"]["state"] == "Succeeded"
+    assert found["status"]["checksum"] == "sha256:" + "a" * 64
+    assert tenant["status"]["backups"] == 1
+    assert tenant["status"]["database"]["version"] == "17.2"
+    secrets = space.api.items(space.core("secrets"))
+    assert [secret["metadata"]["name"] for secret in secrets] == [tenant["status"]["keySecret"]]
+    assert secrets[0]["immutable"] is True
+    assert "ownerReferences" not in secrets[0]["metadata"]
+    mine = [line for line in space.writes if "acme-1" in line or line == f"POST {space.jobs}"]
+    assert len(mine) <= 8 + 2  # and the Jobs of preflight and probe
+
+
+def test_the_operator_asks_for_no_secret(space: Space) -> None:
+    """It may create the keys and read nothing."""
+    space.operator()
+    with Node(space.api, space.name):
+        three_objects(space)
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+    touched = {line for line in space.writes if "/secrets" in line}
+    assert touched == {f"POST {space.core('secrets')}"}
+
+
+def test_a_missing_database_is_a_failed_backup(space: Space) -> None:
+    """With the stage's reason, in both conditions that kubectl can wait for."""
+
+    def answer(purpose: str, container: str) -> tuple[int, Result]:
+        if (purpose, container) == ("backup", "dump"):
+            return 64, Result(False, {}, Reason.DATABASE_NOT_FOUND, 'database "app" does not exist')
+        return (
+            all_is_well(purpose, container)
+            if purpose != "backup"
+            else (76, Result(False, {}, Reason.PEER_FAILED))
+        )
+
+    space.operator()
+    with Node(space.api, space.name, answer) as node:
+        three_objects(space)
+        found = space.until_condition("TenantBackup", "acme-1", "Failed")
+    conditions = {item["type"]: item for item in found["status"]["conditions"]}
+    assert conditions["Failed"]["reason"] == "DatabaseNotFound"
+    assert conditions["Succeeded"]["status"] == "False"
+    assert found["status"]["attempts"] == 1
+    assert [count for name, count in node.ran.items() if "-backup-" in name] == [1]
+
+
+def test_a_replace_waits_for_approval_then_keeps_and_drops(space: Space) -> None:
+    """The whole life of a restore."""
+    space.operator()
+    with Node(space.api, space.name):
+        three_objects(space)
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        space.create("TenantRestore", "back", replace(confirm=False, keepPrevious="0s"))
+        waiting = space.until_condition("TenantRestore", "back", "Stalled")
+        assert waiting["status"]["state"] == "ApprovalPending"
+        space.api.do(
+            "PATCH", space.path("TenantRestore", "back"), {"spec": {"approval": replace()["approval"]}}
+        )
+        space.until_condition("TenantRestore", "back", "Succeeded")
+        space.until(
+            lambda: "previousDatabase" not in (space.get("TenantRestore", "back") or {})["status"],
+            "the previous database is dropped",
+        )
+
+
+def test_deleting_a_backup_deletes_its_data_first(space: Space) -> None:
+    """By a Job that has the store's credentials."""
+    space.operator()
+    with Node(space.api, space.name) as node:
+        three_objects(space)
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        space.api.do("DELETE", space.path("TenantBackup", "acme-1"))
+        space.until(lambda: space.get("TenantBackup", "acme-1") is None, "the backup is gone")
+    assert [count for name, count in node.ran.items() if "-delete-" in name] == [1]
+    events = {event["reason"] for event in space.api.items(space.core("events"))}
+    assert "DataDeleted" in events
+
+
+def test_a_namespace_goes_away_with_backups_in_it(space: Space) -> None:
+    """Our finalizer never holds it."""
+    space.operator()
+    with Node(space.api, space.name):
+        three_objects(space)
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+    space.api.do("DELETE", f"/api/v1/namespaces/{space.name}")
+    space.until(
+        lambda: space.api.call("GET", f"/api/v1/namespaces/{space.name}").status_code == 404,
+        "the namespace is gone",
+    )
+
+
+def test_a_job_with_our_name_that_is_not_ours_is_left_alone(space: Space) -> None:
+    """The object says which one is in the way."""
+    three_objects(space)
+    from tenant_backup.decisions.names import job_name
+
+    backup = space.get("TenantBackup", "acme-1")
+    assert backup
+    name = job_name("acme-1", backup["metadata"]["uid"], "backup")
+    pod = {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+    foreign = space.api.do("POST", space.jobs, body)
+    space.operator()
+    found = space.until_condition("TenantBackup", "acme-1", "Stalled")
+    assert {item["reason"] for item in found["status"]["conditions"]} == {"ForeignObject"}
+    again = space.api.do("GET", f"{space.jobs}/{name}")
+    assert again["metadata"]["uid"] == foreign["metadata"]["uid"]
+    assert again["spec"] == foreign["spec"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_order_ends_the_operator_cleanly(space: Space, stop: signal.Signals) -> None:
+    """With exit code 0, so that nobody thinks it crashed."""
+    process = space.operator()
+    space.create("BackupStore", "prod", STORE)
+    space.until(lambda: space.api.items(space.jobs), "the probe has started")
+    process.send_signal(stop)
+    assert process.wait(20) == 0
+
+
+def test_a_restarted_operator_at_rest_writes_nothing(space: Space) -> None:
+    """Start-up costs reads only."""
+    first = space.operator()
+    with Node(space.api, space.name):
+        three_objects(space)
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        space.until(
+            lambda: (space.get("Tenant", "acme") or {})["status"].get("backups") == 1, "the Tenant counts it"
+        )
+        space.until(
+            lambda: all("ttlSecondsAfterFinished" in job["spec"] for job in space.api.items(space.jobs)),
+            "finished Jobs may go",
+        )
+    first.send_signal(signal.SIGTERM)
+    first.wait(20)
+    before = space.writes
+    second = space.operator()
+    # A new object shows that the second one is at work; everything older was looked at before it.
+    space.create("BackupStore", "other", STORE)
+    space.until(lambda: len(space.api.items(space.jobs)) > 3, "the new store is probed")
+    second.send_signal(signal.SIGTERM)
+    second.wait(20)
+    assert [line for line in space.writes[len(before) :] if "other" not in line] == [f"POST {space.jobs}"]
