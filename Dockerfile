@@ -50,8 +50,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup
 WORKDIR /tmp
 ENTRYPOINT ["python", "-m", "tenant_backup.controllers"]
 LABEL org.opencontainers.image.title="Tenant Backup Operator" \
-      org.opencontainers.image.description="Backs up, proves and restores the databases of many tenants on Kubernetes" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.description="Backs up, proves and restores the databases of many tenants on Kubernetes"
 COPY operator/tenant_backup /opt/tenant-backup/tenant_backup
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/tenant-backup
 USER 65532:65532
@@ -70,8 +69,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup
 WORKDIR /tmp
 ENTRYPOINT ["python", "-m", "tenant_backup.stages"]
 LABEL org.opencontainers.image.title="Tenant Backup Runner" \
-      org.opencontainers.image.description="The stages of the Tenant Backup Operator's Jobs: database clients and data path" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.description="The stages of the Tenant Backup Operator's Jobs: database clients and data path"
 COPY operator/tenant_backup /opt/tenant-backup/tenant_backup
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/tenant-backup
 USER 65532:65532

@@ -25,7 +25,6 @@ ifeq ($(KUBECONTEXT),)
 export KUBECONFIG := $(LOCAL)/kubeconfig
 CLUSTER_READY := cluster-up images
 else
-CLUSTER_READY :=
 HELM_CONTEXT := --kube-context $(KUBECONTEXT)
 endif
 # Where the images are: in the local cluster, or where `make images PUSH=…` brought them.
@@ -74,14 +73,18 @@ $(VENV)/.ready: constraints/dev.txt pyproject.toml
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-generate: setup  ## write CRDs and reference pages from the API types
+$(LOCAL)/bin/helm:
+	@$(CLUSTER) tools
+
+generate: setup $(LOCAL)/bin/helm  ## write CRDs and reference pages from the API types
 	$(PYTHON) -m hack.generate
 
-verify: setup  ## generated files, lint, types, layers
+verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	$(PYTHON) -m hack.generate --check
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy -p hack.localcluster
 	lint-imports
 
 test: setup cluster-up images  ## every test but the cluster's own life; PYTEST_ARGS="-k name" runs some

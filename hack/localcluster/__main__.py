@@ -32,6 +32,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return lifecycle.status()
         case "load":
             lifecycle.load(arguments.archive)
+        case "tools":
+            lifecycle.tools()
         case "images" if arguments.push:
             images.push(arguments.push)
         case "images":
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="start the cluster, building what is missing")
     commands.add_parser("down", help="stop the cluster and remove its state")
     commands.add_parser("status", help="say what runs; exit code 0 when the cluster is healthy")
+    commands.add_parser("tools", help="put helm into .local/bin")
     load = commands.add_parser("load", help="load an image archive into the cluster")
     load.add_argument("archive", type=Path)
     build = commands.add_parser("images", help="build the images and load them if the cluster is up")

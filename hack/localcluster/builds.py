@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .locks import only_one
 from .say import Problem, step
 from .settings import CACHE
 
@@ -89,16 +90,19 @@ def go_version() -> str:
 
 
 def ensure(builds: tuple[Build, ...]) -> None:
-    """Build what the cache has not. The caller holds the machine-wide lock."""
-    missing = [build for build in builds if not build.folder().is_dir()]
-    for number, build in enumerate(missing, 1):
-        with step(f"[{number}/{len(missing)}] building {build.title} (about {build.duration}, once)"):
-            _build(build)
+    """Build what the cache has not."""
+    with only_one(CACHE / "bin.lock", "the cache of binaries"):
+        missing = [build for build in builds if not build.folder().is_dir()]
+        for number, build in enumerate(missing, 1):
+            with step(f"[{number}/{len(missing)}] building {build.title} (about {build.duration}, once)"):
+                _build(build)
 
 
 def _build(build: Build) -> None:
     folder = build.folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{build.name}-*"):  # by a killed build: nobody else builds now
+        shutil.rmtree(left, ignore_errors=True)
     # Built aside and renamed: a killed build never leaves half a folder under the final name.
     with tempfile.TemporaryDirectory(prefix=f".{build.name}-", dir=folder.parent) as temporary:
         output = Path(temporary) / "bin"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import builds, checks, images, node, pki, processes
+from .locks import only_one
 from .provisioner import IN_MEMORY, PROVISIONER
 from .say import Problem, say, step
 from .settings import CHECKOUT, KUBECONFIG, LOCAL, LOCK, NODE, OWNER, STATE
@@ -22,7 +21,7 @@ def up() -> None:
     """Start the cluster unless this checkout's is running and healthy; replace whatever else is left."""
     checks.machine_is_suitable()
     builds.go_version()
-    with _only_one():
+    with only_one(LOCK, "the local cluster"):
         checks.programs_are_installed()
         builds.ensure(builds.NODE_BUILDS)
         if _is_ours_and_healthy():
@@ -38,7 +37,7 @@ def up() -> None:
 def down() -> None:
     """Stop the cluster, whoever started it, and remove everything it made."""
     checks.machine_is_suitable()
-    with _only_one():
+    with only_one(LOCK, "the local cluster"):
         _forget_access()
         if not _exists():
             say("the local cluster is not up")
@@ -75,27 +74,21 @@ def load(archive: Path) -> None:
     images.import_archive(archive)
 
 
+def tools() -> None:
+    """Put helm into this checkout's `.local/bin`; needs neither root nor a cluster."""
+    builds.ensure((builds.HELM,))
+    _link(builds.HELM, "helm")
+
+
 def build_and_load_images() -> None:
     """Build all images; load them when the cluster is up."""
     checks.machine_is_suitable()
-    with _only_one():
+    with only_one(LOCK, "the local cluster"):
         checks.programs_are_installed()
         archives = images.build()
         if _exists():
             images.load(archives)
         images.write_identity(archives)
-
-
-@contextmanager
-def _only_one() -> Iterator[None]:
-    """Hold the machine-wide lock: two checkouts share one node and one cache."""
-    with LOCK.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another command is working on the local cluster; waiting for it …")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _exists() -> bool:
@@ -205,19 +198,20 @@ def _kubectl(*arguments: str, check: bool = True, stdin: str | None = None) -> s
 
 def _write_access() -> None:
     """The kubeconfig and the programs that other make targets use."""
-    (LOCAL / "bin").mkdir(parents=True, exist_ok=True)
+    LOCAL.mkdir(exist_ok=True)
     KUBECONFIG.unlink(missing_ok=True)
     KUBECONFIG.touch(mode=0o600)
     KUBECONFIG.write_text(pki.kubeconfig("admin"))
-    sources = (
-        builds.KUBERNETES.folder() / "kubectl",
-        builds.HELM.folder() / "helm",
-        builds.CONTAINERD.folder() / "ctr",
-    )
-    for source in sources:
-        link = LOCAL / "bin" / source.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(source)
+    _link(builds.KUBERNETES, "kubectl")
+    _link(builds.CONTAINERD, "ctr")
+    _link(builds.HELM, "helm")
+
+
+def _link(build: builds.Build, program: str) -> None:
+    link = LOCAL / "bin" / program
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(build.folder() / program)
 
 
 def _forget_access() -> None:
