@@ -19,7 +19,10 @@ def test_keys_are_made_once(keys: KeyState, made: bool) -> None:
     """Lost: named in status by a pass that died before it created them."""
     plan = tenants.decide(tenant_seen(keys=keys, status={}), NOW)
     assert any(isinstance(action, MakeKeys) for action in plan.actions) == made
-    assert any(isinstance(action, Announce) for action in plan.actions) == made
+    # The Event may have been lost with a pass that died: it comes until status says that they are there.
+    assert any(isinstance(action, Announce) for action in plan.actions)
+    settled = tenants.decide(tenant_seen(keys="Present"), NOW)
+    assert not any(isinstance(action, MakeKeys | Announce) for action in settled.actions)
 
 
 def test_a_new_tenant_gets_a_preflight_of_its_spec() -> None:

@@ -20,6 +20,11 @@ from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 FIRST_PAUSE, LONGEST_PAUSE = 20.0, 600.0  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
 
+_KEEP = (
+    "made the keys of the tenant; keep the identity that belongs to its recipients safe:"
+    " without it nobody can restore"
+)
+
 
 def decide(seen: TenantSeen, now: datetime) -> Plan:
     """Return what to do about a Tenant."""
@@ -37,12 +42,13 @@ def decide(seen: TenantSeen, now: datetime) -> Plan:
 
 
 def _keys(seen: TenantSeen) -> tuple[Action, ...]:
+    told = Announce("Normal", "KeysCreated", _KEEP)
     # Unproven is settled by `observe`; Lost means that we died after the status patch and before the
     # Secret was there: nothing was ever encrypted with those keys, so new ones take their place.
     if seen.keys in ("Absent", "Lost"):
-        keep = "keep the identity of the recipients safe: nobody can restore without it"
-        return (MakeKeys(seen.tenant.metadata.name), Announce("Normal", "KeysCreated", f"made keys; {keep}"))
-    return ()
+        return (MakeKeys(seen.tenant.metadata.name), told)
+    # The Secret is there, but a previous pass died before it could say so.
+    return () if seen.status.get("keysReady") else (told,)
 
 
 def _course(seen: TenantSeen, now: datetime) -> Course:
