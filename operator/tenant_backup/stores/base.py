@@ -101,12 +101,6 @@ def view_of(source: Path | bytes) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def forget_pages(view: memoryview) -> None:
-    """Take a mapped file out of this process's memory; who still reads it gets the pages again."""
-    if isinstance(view.obj, mmap.mmap):
-        view.obj.madvise(mmap.MADV_DONTNEED)
-
-
 def blocks_of(view: memoryview) -> Iterator[memoryview]:
     """Yield `view` in slices of BLOCK bytes."""
     return (view[at : at + BLOCK] for at in range(0, len(view), BLOCK))

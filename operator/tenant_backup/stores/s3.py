@@ -34,7 +34,6 @@ from .base import (
     NotFoundError,
     check_name,
     digest_of,
-    forget_pages,
     require_digest,
     view_of,
 )
@@ -90,15 +89,11 @@ class S3Store:
         require_digest(name, digest_of(view), digest)
         small = digest.length <= SMALL
         client = self._quick if small else self._puts
-        try:
-            self._patiently(
-                name,
-                lambda: obstore.put(client, key, view, mode="create", use_multipart=False),
-                patience_starts_at_failure=not small,
-            )
-        finally:
-            # obstore lets go of a request's body some time after its answer; its memory must not wait.
-            forget_pages(view)
+        self._patiently(
+            name,
+            lambda: obstore.put(client, key, view, mode="create", use_multipart=False),
+            patience_starts_at_failure=not small,
+        )
 
     def chunks(self, name: str) -> Iterator[Buffer]:
         """See Store. A broken download goes on where it broke, as long as tries bring bytes."""
