@@ -121,8 +121,6 @@ def build() -> dict[Image, Path]:
     archives = {image: image.archive() for image in IMAGES}
     missing = [image for image, archive in archives.items() if not archive.exists()]
     builds.ensure(tuple(image.program for image in missing if image.program))
-    for base in sorted({base for image in missing for base in image.bases}):
-        _ensure_base(base)
     for number, image in enumerate(missing, 1):
         with step(f"[{number}/{len(missing)}] building image {image.name}"):
             _build(image, archives[image])
@@ -171,17 +169,25 @@ def push(registry: str) -> None:
     builds.ensure(tuple(image.program for image in IMAGES if image.program))
     for image in IMAGES:
         name = f"{registry}/{image.name.removeprefix('localhost/')}"
-        with step(f"building and pushing {name} with {builder}"), tempfile.TemporaryDirectory() as context:
-            _run([builder, "build", *_recipe(image, name, Path(context))])
-            _run([builder, "push", name])
+        with step(f"building and pushing {name} with {builder}"):
+            _build_with(builder, image, name)
+            _tool(builder, "push", name)
     write_identity({image: image.archive() for image in IMAGES})
 
 
 def _build(image: Image, archive: Path) -> None:
-    with tempfile.TemporaryDirectory() as context, tempfile.TemporaryDirectory() as trust:
-        here = ["--layers", "--pull-never", "--isolation=chroot", *_trust_of_this_machine(Path(trust))]
-        _buildah("build", *here, *_recipe(image, image.name, Path(context)))
+    for base in image.bases:
+        _ensure_base(base)
+    _build_with("buildah", image, image.name)
     _export(image.name, archive)
+
+
+def _build_with(builder: str, image: Image, name: str) -> None:
+    with tempfile.TemporaryDirectory() as context, tempfile.TemporaryDirectory() as trust:
+        # The same recipe everywhere; buildah alone has to work without an engine and without privileges.
+        here = ["--layers", "--isolation=chroot"] if builder == "buildah" else []
+        secrets = _trust_of_this_machine(Path(trust))
+        _tool(builder, "build", *here, *secrets, *_recipe(image, name, Path(context)))
 
 
 def _recipe(image: Image, name: str, context: Path) -> list[str]:
@@ -265,6 +271,13 @@ def _ctr(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = builds.CONTAINERD.folder() / "ctr"
     command = [str(program), f"--address={node.SOCKET}", "--namespace=k8s.io", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _tool(builder: str, *arguments: str) -> None:
+    if builder == "buildah":
+        _buildah(*arguments)
+    else:
+        _run([builder, *arguments])
 
 
 def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
