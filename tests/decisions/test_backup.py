@@ -346,3 +346,16 @@ def test_the_decision_needs_no_ready_condition() -> None:
     unready: Tenant = tenant()
     assert unready.status.condition("Ready") is None
     assert actions_of(decide(backup_seen(tenant=unready), NOW), Run)
+
+
+def test_the_cause_survives_the_pods_that_showed_it() -> None:
+    """At its deadline the Job controller takes the pods away; status still knows why none started."""
+    first = decide(
+        backup_seen(jobs=(job(trouble=Trouble(Reason.IMAGE_PULL_FAILED, "no such image", NOW)),)), at(25)
+    )
+    assert first.status
+    late = backup_seen(status=first.status, jobs=(job(finished="Failed", failure="DeadlineExceeded"),))
+    plan = decide(late, at(30))
+    assert plan.status
+    assert condition(plan.status, "Failed")["reason"] == Reason.DEADLINE_EXCEEDED
+    assert "ImagePullFailed: no such image" in condition(plan.status, "Failed")["message"]

@@ -13,7 +13,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .checks import requested_by, store_is_there, tenant_has_keys, tenant_is_there
-from .conditions import conditions
+from .conditions import condition_of, conditions
 from .deletion import decide_deletion
 from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
@@ -36,8 +36,9 @@ def decide(seen: BackupSeen, now: datetime) -> Plan:
     job, started = newest(of_purpose(seen.jobs, "backup")), parse(seen.status.get("startedAt"))
     if job is not None:
         # Checks hold the start back, never a Job that runs: it was told everything it needs.
+        known = condition_of(seen.status, "Succeeded")
         deadline = duration_seconds(seen.backup.spec.deadline)
-        return _plan(seen, follow(job, deadline, started, now), job, now)
+        return _plan(seen, follow(job, deadline, started, now, known), job, now)
     for check in _CHECKS:
         verdict = check(seen)
         if verdict is not None:

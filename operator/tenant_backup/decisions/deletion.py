@@ -13,16 +13,16 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
-from .conditions import conditions
+from .conditions import condition_of, conditions
 from .names import backup_id, job_name
 from .observed import BackupSeen
 from .plan import Announce, Owner, Plan, ReleaseData, RemoveJob, Run
-from .runs import LOOK_AGAIN, Course, again_after_failure, of_purpose
+from .runs import LOOK_AGAIN, Course, Pauses, again_after_failure, of_purpose
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
 UNREACHABLE_FOR = timedelta(minutes=10)  # then the object goes and the data stays
 DELETE_DEADLINE = 600  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 20.0, 300.0  # seconds between tries
+PAUSES = Pauses(20.0, 300.0)  # seconds between tries
 _STORE_IS_GONE = (
     Reason.STORE_NOT_FOUND,
     Reason.SECRET_NOT_FOUND,
@@ -77,9 +77,8 @@ def _course(seen: BackupSeen, now: datetime) -> Course:
         ref = Ref("BackupStore", namespace, name)
         return Course(Waiting(Reason.STORE_NOT_FOUND, message, 30.0, (ref,)))
     jobs = of_purpose(seen.jobs, "delete")
-    return again_after_failure(
-        jobs, lambda attempt: _run(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
-    )
+    known = condition_of(seen.status, "Stalled")
+    return again_after_failure(jobs, lambda attempt: _run(seen, attempt), now, PAUSES, known)
 
 
 def _run(seen: BackupSeen, attempt: int) -> Run:

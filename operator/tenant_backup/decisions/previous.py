@@ -10,16 +10,16 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
-from .conditions import Fact, stamped
+from .conditions import Fact, condition_of, stamped
 from .instants import parse, rfc3339
 from .names import job_name
 from .observed import RestoreSeen
 from .plan import Announce, Owner, Plan, Run, Secrets
-from .runs import Course, again_after_failure, of_purpose, recorded
+from .runs import Course, Pauses, again_after_failure, of_purpose, recorded
 from .verdicts import Done, Failed, Ref, Waiting
 
 SWAP_DEADLINE = 600  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 30.0, 900.0  # seconds between tries
+PAUSES = Pauses(30.0, 900.0)  # seconds between tries
 _ATTEMPT_KEY = {"Undo": 1, "DropPrevious": 2}  # each action has Jobs of its own
 
 
@@ -93,9 +93,8 @@ def _course(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], now: dat
     if seen.tenant is None or not described.admin_secret(seen.tenant):
         return None
     jobs = of_purpose(seen.jobs, "swap", _ATTEMPT_KEY[action])
-    return again_after_failure(
-        jobs, lambda attempt: _run(seen, action, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
-    )
+    known = condition_of(seen.status, "Undone")
+    return again_after_failure(jobs, lambda attempt: _run(seen, action, attempt), now, PAUSES, known)
 
 
 def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: int) -> Run:

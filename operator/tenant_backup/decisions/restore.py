@@ -14,7 +14,7 @@ from . import described
 from .approval import replacing_is_approved
 from .backup import ending, run_fields
 from .checks import UNTIL_THERE, requested_by, store_is_there, tenant_is_there
-from .conditions import conditions
+from .conditions import condition_of, conditions
 from .instants import parse, rfc3339
 from .names import job_name
 from .observed import Ended, JobSeen, RestoreSeen
@@ -35,8 +35,9 @@ def decide(seen: RestoreSeen, now: datetime) -> Plan:
     job, started = newest(of_purpose(seen.jobs, "restore")), parse(seen.status.get("startedAt"))
     if job is not None:
         # Checks hold the start back, never a Job that runs: it was told everything it needs.
+        known = condition_of(seen.status, "Succeeded")
         deadline = duration_seconds(seen.restore.spec.deadline)
-        return _plan(seen, follow(job, deadline, started, now), job, now)
+        return _plan(seen, follow(job, deadline, started, now, known), job, now)
     for check in _checks(seen):
         verdict = check(seen, now)
         if verdict is not None:

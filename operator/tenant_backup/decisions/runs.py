@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from tenant_backup.contract.reasons import Reason
 
@@ -12,6 +13,11 @@ from .observed import Ended, JobSeen
 from .plan import Action, ExpireJob, RemoveJob, Run
 from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
+_TROUBLES = (
+    Reason.UNSCHEDULABLE,
+    Reason.IMAGE_PULL_FAILED,
+    Reason.VOLUME_UNAVAILABLE,
+)
 LOOK_AGAIN = 5.0  # seconds, while a pod is starting
 FOLLOW = 10.0  # seconds, while a pod is running: progress
 PATIENCE = timedelta(seconds=20)  # a pod that cannot start for longer needs a person
@@ -37,9 +43,14 @@ def start(run: Run, started: datetime | None, now: datetime) -> Course:
     return Course(Waiting(Reason.RUNNING, f"Job {run.name} is under way", LOOK_AGAIN), (run,))
 
 
-def follow(job: JobSeen, deadline: int, started: datetime | None, now: datetime) -> Course:
-    """Decide about a Job that is there; `deadline` is in seconds from when the first one started."""
-    case = _Case(job, deadline, started or job.created, now)
+def follow(
+    job: JobSeen, deadline: int, started: datetime | None, now: datetime, known: Mapping[str, Any]
+) -> Course:
+    """Decide about a Job that is there.
+
+    `deadline` is in seconds from when the first one started; `known` is the headline condition so far.
+    """
+    case = _Case(job, deadline, started or job.created, now, known)
     for check in _CHECKS:
         course = check(case)
         if course is not None:
@@ -55,6 +66,7 @@ class _Case:
     deadline: int
     started: datetime
     now: datetime
+    known: Mapping[str, Any]
 
     @property
     def is_late(self) -> bool:
@@ -100,7 +112,7 @@ def all_tries_are_used_up(case: _Case) -> Course | None:
     if job.finished != "Failed":
         return None
     if job.failure == "DeadlineExceeded":
-        return Course(_too_late(case.deadline, _last_words(job)), _expire(job, KEEP_FAILED))
+        return Course(_too_late(case.deadline, _last_words(case)), _expire(job, KEEP_FAILED))
     if job.outcome is None:
         message = f"Job {job.name} failed ({job.failure}) and its pods are gone; look at its Events"
         return Course(Failed(Reason.STAGE_KILLED, message), _expire(job, KEEP_FAILED))
@@ -117,7 +129,7 @@ def the_deadline_has_passed(case: _Case) -> Course | None:
     if job.node_lost:
         message = f"the node of Job {job.name} was lost and nothing ended within {deadline} s; try again"
         return Course(Failed(Reason.NODE_LOST, message), remove)
-    return Course(_too_late(deadline, _last_words(job)), remove)
+    return Course(_too_late(deadline, _last_words(case)), remove)
 
 
 def the_pod_cannot_start(case: _Case) -> Course | None:
@@ -159,22 +171,37 @@ _CHECKS: tuple[Callable[[_Case], Course | None], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Pauses:
+    """Seconds between tries: each is twice the one before, up to the longest."""
+
+    first: float
+    longest: float
+
+    def after(self, attempt: int) -> float:
+        """Return the pause after that try."""
+        return min(self.first * 2.0 ** min(attempt - 1, 30), self.longest)
+
+
 def again_after_failure(
-    jobs: tuple[JobSeen, ...], run: Callable[[int], Run], now: datetime, *, first: float, longest: float
+    jobs: tuple[JobSeen, ...],
+    run: Callable[[int], Run],
+    now: datetime,
+    pauses: Pauses,
+    known: Mapping[str, Any],
 ) -> Course:
     """Follow a Job the operator itself repeats for ever, with exponential back-off, until it succeeds.
 
     `run(n)` is the n-th try, a Job of its own name, so that the number of tries is kept by the cluster
-    and not by the operator. `first` and `longest` are seconds between tries.
+    and not by the operator. `known` is the headline condition so far.
     """
     job = newest(jobs)
     if job is None:
         return start(run(1), None, now)
-    course = follow(job, run(job.attempt).deadline, job.created, now)
+    course = follow(job, run(job.attempt).deadline, job.created, now, known)
     if not isinstance(course.verdict, Failed):
         return course
-    pause = min(first * 2 ** (job.attempt - 1), longest)
-    left = pause - (now - job.created).total_seconds()
+    left = pauses.after(job.attempt) - (now - job.created).total_seconds()
     if left > 0:
         return replace(course, verdict=replace(course.verdict, retry_in=left))
     again = replace(course.verdict, retry_in=LOOK_AGAIN)
@@ -211,10 +238,16 @@ def _too_late(deadline: int, last: str) -> Failed:
     return Failed(Reason.DEADLINE_EXCEEDED, message)
 
 
-def _last_words(job: JobSeen) -> str:
-    if job.outcome is not None and not job.outcome.ok:
-        return f"last: {job.outcome.reason}: {job.outcome.message}"
-    return f"last: {job.trouble.reason}: {job.trouble.message}" if job.trouble else "it was still running"
+def _last_words(case: _Case) -> str:
+    outcome, trouble = case.job.outcome, case.job.trouble
+    if outcome is not None and not outcome.ok:
+        return f"last: {outcome.reason}: {outcome.message}"
+    if trouble is not None:
+        return f"last: {trouble.reason}: {trouble.message}"
+    # The Job controller takes the pods away at the deadline; what they said is in status.
+    if case.known.get("reason") in _TROUBLES:
+        return f"last: {case.known['reason']}: {case.known['message']}"
+    return "it was still running"
 
 
 def _counted(message: str, job: JobSeen) -> str:

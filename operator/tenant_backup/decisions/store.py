@@ -13,10 +13,10 @@ from .conditions import condition_of, conditions
 from .names import job_name
 from .observed import Ended, StoreSeen
 from .plan import Owner, Plan, Run
-from .runs import Course, again_after_failure, of_purpose, outdated, recorded
+from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
-FIRST_PAUSE, LONGEST_PAUSE = 20.0, 600.0  # seconds between probes of a store that is not ready
+PAUSES = Pauses(20.0, 600.0)  # seconds between probes of a store that is not ready
 PROBE_DEADLINE = 300  # seconds
 
 
@@ -40,9 +40,7 @@ def _course(seen: StoreSeen, now: datetime) -> Course:
     if ready.get("observedGeneration") == generation and ready.get("status") == "True":
         return Course(Done(Reason.READY, str(ready["message"])), recorded(seen.jobs))
     jobs = of_purpose(seen.jobs, "probe", generation)
-    return again_after_failure(
-        jobs, lambda attempt: _probe(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
-    )
+    return again_after_failure(jobs, lambda attempt: _probe(seen, attempt), now, PAUSES, ready)
 
 
 def _probe(seen: StoreSeen, attempt: int) -> Run:

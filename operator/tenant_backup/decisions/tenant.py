@@ -14,10 +14,10 @@ from .conditions import condition_of, conditions
 from .names import job_name
 from .observed import Ended, TenantSeen
 from .plan import Action, Announce, MakeKeys, Owner, Plan, Run
-from .runs import Course, again_after_failure, of_purpose, outdated, recorded
+from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
-FIRST_PAUSE, LONGEST_PAUSE = 20.0, 600.0  # seconds between preflights of a tenant that is not ready
+PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
 
 _KEEP = (
@@ -56,11 +56,9 @@ def _course(seen: TenantSeen, now: datetime) -> Course:
         verdict = check(seen)
         if verdict is not None:
             return Course(verdict, recorded(seen.jobs))
-    generation = seen.tenant.metadata.generation
-    jobs = of_purpose(seen.jobs, "preflight", generation)
-    return again_after_failure(
-        jobs, lambda attempt: _preflight(seen, attempt), now, first=FIRST_PAUSE, longest=LONGEST_PAUSE
-    )
+    jobs = of_purpose(seen.jobs, "preflight", seen.tenant.metadata.generation)
+    ready = condition_of(seen.status, "Ready")
+    return again_after_failure(jobs, lambda attempt: _preflight(seen, attempt), now, PAUSES, ready)
 
 
 def nobody_could_read_the_backups(seen: TenantSeen) -> Verdict | None:
