@@ -43,7 +43,8 @@ def write() -> None:
     """Make the certificate authority, all certificates, the service account key and the kubeconfig files."""
     FOLDER.mkdir(mode=0o700)
     authority = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=kubernetes", "-days", _DAYS]
-    _openssl("req", "-x509", *_KEY, *authority)
+    # Python 3.13 checks certificates strictly: an authority has a key usage, and what it signs names it.
+    _openssl("req", "-x509", *_KEY, *authority, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     for identity in IDENTITIES:
         _certify(identity)
         _file(f"{identity.name}.kubeconfig").write_text(kubeconfig(identity.name, identity.name))
@@ -72,7 +73,7 @@ def kubeconfig(identity: str, context: str = CONTEXT) -> str:
 def _certify(identity: Identity) -> None:
     name = identity.name
     _openssl("req", *_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", identity.subject)
-    _file(f"{name}.names").write_text(f"subjectAltName={identity.serves}\n")
+    _file(f"{name}.names").write_text(f"subjectAltName={identity.serves}\nauthorityKeyIdentifier=keyid\n")
     signer = [
         "-CA",
         "ca.crt",
