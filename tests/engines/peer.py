@@ -1,10 +1,11 @@
-"""Stand-ins for the containers on the other side of the sockets: they keep what `dump` sends and give it to `load`.
+"""Stand-ins for the containers across the sockets: they keep what `dump` sends and give it to `load`.
 
 They speak the protocol of docs/ARCHITECTURE.md and nothing more; the real chain is tested elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -49,10 +50,8 @@ class ArchivePeer:
     def die(self) -> None:
         """Close every connection, as a killed process would."""
         for connection in [self._server, *self._connections]:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             connection.close()
 
     def _accept(self) -> None:

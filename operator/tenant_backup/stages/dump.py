@@ -1,7 +1,7 @@
 """Container `dump`: holds the database's credentials, and nothing else of value.
 
-The leader connection holds the locks and the snapshot while the workers (`dump_workers`) send rows. The catalogue
-goes out last, because it has the counts; success is `archive`'s word that the backup is committed.
+The leader connection holds the locks and the snapshot while the workers (`dump_workers`) send rows. The
+catalogue goes out last, because it has the counts; success is `archive`'s word that the backup is committed.
 """
 
 from __future__ import annotations
@@ -40,20 +40,16 @@ def run(job: Job) -> dict[str, Any]:
     assert isinstance(job, Backup)
     if _committed():
         return {}
-    login = endpoint.login_from_secret(paths.DATABASE, job.database.secret)
-    server = endpoint.find(job.database, login)
-    policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
-    with server.connect() as leader:
-        clients.program("pg_dump", leader.info.server_version)
-        with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as control:
-            try:
-                return _dump(job, policy, server, leader, control)
-            except psycopg.Error as error:
-                raise failures.of_error(
-                    error, Reason.DUMP_FAILED, "reading the catalogues", retriable=True
-                ) from error
-            except OSError as error:  # of the socket
-                raise wire.peer_failed(PEER) from error
+    with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as control:
+        try:
+            wire.send(control, {"connection": "control"})
+            return _dump(job, control)
+        except psycopg.Error as error:
+            raise failures.of_error(
+                error, Reason.DUMP_FAILED, "reading the catalogues", retriable=True
+            ) from error
+        except OSError as error:  # of the socket
+            raise wire.peer_failed(PEER) from error
 
 
 def check(leader: Connection, tables: list[inventory.Table], policy: Policy, user: str) -> list[Choice]:
@@ -73,21 +69,22 @@ def _committed() -> bool:
     return prepared.exists() and json.loads(prepared.read_text()).get("committed") is not None
 
 
-def _dump(
-    job: Backup, policy: Policy, server: Endpoint, leader: Connection, control: socket.socket
-) -> dict[str, Any]:
-    wire.send(control, {"connection": "control"})
-    held = snapshot.take(leader, lambda tables: check(leader, tables, policy, server.login.user))
-    choices = selection.choose(held.tables, policy)
-    described = catalogue.describe(leader, choices, policy, held.at)
-    parts = _parts(leader, choices)
-    dump = planned(
-        _view(server, leader, held.name), choices, parts, large_objects=described["largeObjects"] > 0
-    )
-    wire.send(control, {"plan": {"bytes": dump.total}})
-    answer = _Answer(control, dump)
-    read_all(dump, job.database.connections - 1)
-    leader.execute("ROLLBACK")  # the locks are not needed while the archive finishes
+def _dump(job: Backup, control: socket.socket) -> dict[str, Any]:
+    login = endpoint.login_from_secret(paths.DATABASE, job.database.secret)
+    server = endpoint.find(job.database, login)
+    policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
+    with server.connect() as leader:
+        clients.program("pg_dump", leader.info.server_version)
+        held = snapshot.take(leader, lambda tables: check(leader, tables, policy, login.user))
+        choices = selection.choose(held.tables, policy)
+        described = catalogue.describe(leader, choices, policy, held.at)
+        parts = _parts(leader, choices)
+        view = _view(server, leader, held.name)
+        dump = planned(view, choices, parts, large_objects=described["largeObjects"] > 0)
+        wire.send(control, {"plan": {"bytes": dump.total}})
+        answer = _Answer(control, dump)
+        read_all(dump, job.database.connections - 1)
+    # The leader has let go of its locks: nobody waits while the archive finishes.
     document = catalogue.with_tables(described, choices, parts, dump.rows, policy)
     wire.send(control, {"catalogue": document})
     wire.send(control, {"done": True, "segments": dump.segments})

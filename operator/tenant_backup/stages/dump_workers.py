@@ -1,7 +1,8 @@
-"""The sessions of one dump: each worker owns a data connection to `archive` and one client child writing into it.
+"""The sessions of one dump: each worker owns a connection to `archive`, and one client child writes to it.
 
-Python writes the message before a segment and marker and verdict after it; the rows go from psql to the socket.
-The first failure wins, and ends every child, so that no worker waits for a peer or a server that is gone.
+Python writes the message before a segment and marker and verdict after it; the rows go from psql to the
+socket. The first failure wins, and ends every child, so that no worker waits for a peer or a server that is
+gone.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""PostgreSQL 15 and newer: one snapshot, the server's own COPY and pg_dump, restores without administrator rights."""
+"""PostgreSQL 15 and newer: one snapshot, the server's own COPY and pg_dump, restores without superuser."""

@@ -1,4 +1,4 @@
-"""What a restore has to know besides the rows and the definitions, as one JSON document inside the archive."""
+"""What a restore has to know besides rows and definitions, as one JSON document inside the archive."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def describe(leader: Connection, choices: list[Choice], policy: Policy, taken_at
         "sequences": inventory.sequences(leader),
         "materializedViews": inventory.populated_views(leader),
         "publicationsOfEverything": inventory.publications_of_everything(leader),
+        "untrustedFunctions": inventory.untrusted_functions(leader),
         "notValidConstraints": inventory.constraints_not_valid(leader),
         "looseForeignKeys": _loose(leader, choices),
         "largeObjects": 0 if policy.only_modules else inventory.large_objects(leader),
@@ -77,12 +78,10 @@ def _table(choice: Choice, parts: list[Range], rows: dict[str, int], policy: Pol
 
 
 def _excluded(column: str, table: str, policy: Policy) -> dict[str, Any]:
-    for rule in policy.exclude_columns:
-        if rule.column == column and rule.table == table:
-            return {"column": column, "onRestore": rule.on_restore, "value": rule.value}
-    # The rule names a parent of this partition: the first one for this column holds.
-    rule = next(rule for rule in policy.exclude_columns if rule.column == column)
-    return {"column": column, "onRestore": rule.on_restore, "value": rule.value}
+    """How a restore fills a column; a partition follows the rule of the table above it."""
+    rules = [rule for rule in policy.exclude_columns if rule.column == column]
+    rule = next((rule for rule in rules if rule.table == table), rules[0])
+    return {"column": column, "rule": rule.table, "onRestore": rule.on_restore, "value": rule.value}
 
 
 def _loose(leader: Connection, choices: list[Choice]) -> list[dict[str, Any]]:

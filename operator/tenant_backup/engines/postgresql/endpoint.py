@@ -1,7 +1,7 @@
 """Where a server is and who we are there: the door to every connection and every client program.
 
-No password is kept here: libpq reads it from a passfile of mode 0600 in the scratch folder, so it is neither in
-an argument, nor in the environment, nor in an error. The host is resolved once, because a name that stands
+No password is kept here: libpq reads it from a passfile of mode 0600 in the scratch folder, so it is neither
+in an argument, nor in the environment, nor in an error. The host is resolved once, because a name that stands
 for several servers would open the workers of one snapshot on different ones.
 """
 

@@ -6,7 +6,7 @@ Every query runs with an empty search_path and names pg_catalog where a tenant c
 from __future__ import annotations
 
 import graphlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .endpoint import Connection
@@ -21,18 +21,13 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, r.rolname, coalesce(am.amna
              AND NOT attisdropped AND attgenerated = '' ORDER BY attnum),
        ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
              AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum),
-       ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
-             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place)
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_roles r ON r.oid = c.relowner
-LEFT JOIN pg_am am ON am.oid = c.relam
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
-  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND NOT EXISTS (SELECT FROM pg_depend d
-                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+       ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number,
+       place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE i.indrelid = c.oid
+       AND i.indisprimary ORDER BY k.place) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN
+       pg_roles r ON r.oid = c.relowner LEFT JOIN pg_am am ON am.oid = c.relam WHERE c.relkind IN ('r', 'p')
+       AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname <> 'information_schema' AND n.nspname !~
+       '^pg_' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid =
+       c.oid AND d.deptype = 'e') ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 
 _SIZES = """
@@ -129,13 +124,6 @@ class ForeignKey:
     definition: str
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """Values of sequences by (schema, name): last value and whether it was handed out."""
-
-    values: list[tuple[str, str, int, bool]] = field(default_factory=list)
-
-
 def tables(connection: Connection) -> list[Table]:
     """List the tables of the database that are its own (not an extension's), in a stable order."""
     return [
@@ -162,7 +150,7 @@ def unreadable_sequences(connection: Connection) -> list[str]:
 
 
 def sequences(connection: Connection, batch: int = 200) -> list[dict[str, Any]]:
-    """Read every sequence's value. To be called after the snapshot, so that no row is ahead of its sequence."""
+    """Read every sequence's value; called after the snapshot, so that no row is ahead of its sequence."""
     names = [(schema, name) for schema, name, _ in connection.execute(_SEQUENCES).fetchall()]
     values: list[dict[str, Any]] = []
     for start in range(0, len(names), batch):
@@ -216,6 +204,15 @@ def publications_of_everything(connection: Connection) -> list[str]:
     """Name the publications only an administrator may create: of all tables or of whole schemas."""
     query = """SELECT pubname FROM pg_publication p WHERE puballtables
                OR EXISTS (SELECT FROM pg_publication_namespace n WHERE n.pnpubid = p.oid) ORDER BY 1"""
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def untrusted_functions(connection: Connection) -> list[int]:
+    """List the OIDs of functions only an administrator may create: native code, or declared leakproof."""
+    query = """SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+               WHERE p.oid >= 16384 AND (NOT l.lanpltrusted OR p.proleakproof)
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+                               AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1"""
     return [row[0] for row in connection.execute(query).fetchall()]
 
 

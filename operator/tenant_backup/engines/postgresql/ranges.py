@@ -1,6 +1,7 @@
 """Cutting tables into segments: pieces of a heap that are read at the same time and loaded at the same time.
 
-Boundaries are fixed block numbers, so that an unchanged piece of a table is the same piece in the next backup.
+Boundaries are fixed block numbers, so that an unchanged piece of a table is the same piece in the next
+backup.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """One psql child that copies rows straight into a file descriptor: no row passes through Python.
 
-Python types statements on its standard input and waits for a line of its own on standard error. psql prints that
-line after the COPY before it, and has flushed standard output by then (handleCopyOut ends with a checked fflush), so
-what Python writes to the same descriptor afterwards comes after the rows. One child serves a worker for the whole
-dump: starting a process is paid once per worker, not per table.
+Python types statements on its standard input and waits for a line of its own on standard error. psql prints
+that line after the COPY before it, and has flushed standard output by then (handleCopyOut ends with a checked
+fflush), so what Python writes to the same descriptor afterwards comes after the rows. One child serves a
+worker for the whole dump: starting a process is paid once per worker, not per table.
 
-psql forgets how many rows a COPY sent when they go where its query output goes. So query output goes to /dev/null,
-and rows are copied to "pstdout", the process's own standard output.
+psql forgets how many rows a COPY sent when they go where its query output goes. So query output goes to
+/dev/null, and rows are copied to "pstdout", the process's own standard output.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Reader:
         self._run(f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE NOWAIT;", f"locking {table}")
 
     def copy(self, query: str, what: str) -> int:
-        """Write the rows of `query` to `out` in COPY's text format; return how many there were. Raises Failure."""
+        """Write the rows of `query` to `out` as COPY text; return how many there were. Raises Failure."""
         if "\n" in query or "\r" in query:
             return self._copy_under_odd_name(query, what)
         return self._run(f"\\copy ({query}) to pstdout (encoding '{self._encoding}')", what)
@@ -69,8 +69,8 @@ class Reader:
         self._child.kill()
 
     def _copy_under_odd_name(self, query: str, what: str) -> int:
-        """Copy where a name has a line break, which `\\copy` cannot take: such rows are counted apart."""
-        count = f"SELECT pg_catalog.count(*) AS counted FROM ({query}) q \\gset"
+        """Copy where a name has a line break, which psql's own copy cannot take: rows are counted apart."""
+        count = f"SELECT pg_catalog.count(*) AS counted FROM ({query}) q \\gset"  # noqa: S608
         copy = f"\\o\nCOPY ({query}) TO STDOUT (ENCODING '{self._encoding}');\n\\o /dev/null"
         return self._run(f"{count}\n{copy}", what, ":counted")
 

@@ -1,4 +1,4 @@
-"""The definitions of a database, and its large objects, written by pg_dump straight into a file descriptor."""
+"""A database's definitions, and its large objects, written by pg_dump straight into a file descriptor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One consistent view of a database for many sessions: locks first, then the snapshot.
 
-The order matters. A snapshot taken before the locks would show a table that is truncated or rewritten in between
-as empty. So: list without a lock, lock what was listed, take the snapshot, list again inside it, and start over
-when the two lists differ.
+The order matters. A snapshot taken before the locks would show a table that is truncated or rewritten in
+between as empty. So: list without a lock, lock what was listed, take the snapshot, list again inside it, and
+start over when the two lists differ.
 """
 
 from __future__ import annotations

@@ -1,0 +1,198 @@
+"""Restoring definitions and large objects with pg_restore, as the temporary login, never as administrator."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import clients, failures
+from .endpoint import Connection, Endpoint
+from .names import quoted
+from .toc import Contents, Entry, Limits, parse, sift
+
+# pg_restore 17 sets a parameter that servers before 17 do not know; servers without a client of their own
+# meet it.
+_TOLERATED = 'unrecognized configuration parameter "transaction_timeout"'
+_ABSENT = ("42704", "42501", "0LP01")  # the role is missing, or not ours to speak for
+_EXTENSIONS = """
+SELECT DISTINCT v.name::text FROM pg_available_extension_versions v
+WHERE v.trusted OR NOT v.superuser
+"""
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """An archive made by `pg_dump --schema-only`, and where it goes."""
+
+    file: Path
+    program: str  # pg_restore
+    server: int  # server_version_num of the target
+    endpoint: Endpoint  # the side database, as the temporary login
+    owner: str
+
+    def contents(self, limits: Limits) -> Contents:
+        """Read the table of contents and leave out what this login may not create. Raises Failure."""
+        command = [self.program, "--list", "--verbose", str(self.file)]
+        done = subprocess.run(command, capture_output=True, env=clients.environment(), check=False)
+        if done.returncode:
+            raise failures.of_text(
+                done.stderr.decode(errors="replace"), Reason.LOAD_FAILED, "reading the definitions"
+            )
+        return sift(parse(done.stdout.decode(errors="surrogateescape")), limits)
+
+    def restore(self, contents: Contents, section: str, jobs: int = 1) -> None:
+        """Restore one section (pre-data or post-data) without owners and grants. Raises Failure."""
+        with self._list(contents.kept) as path:
+            flags = [f"--section={section}", f"--use-list={path}", f"--jobs={jobs}"]
+            command = [*self._command(), *flags, str(self.file)]
+            child = clients.start(command, subprocess.DEVNULL)
+            self._finish(child, f"restoring {section}")
+
+    def restore_large_objects(self, blocks: Iterable[bytes]) -> None:
+        """Restore an archive of large objects as it arrives. Raises Failure."""
+        child = clients.start(self._command(), subprocess.DEVNULL, subprocess.PIPE)
+        assert child.stdin
+        try:
+            for block in blocks:
+                child.stdin.write(block)
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # its exit code and words say why
+        except BaseException:
+            child.kill()
+            raise
+        self._finish(child, "restoring large objects")
+
+    def grants(self, contents: Contents) -> Iterator[str]:
+        """Yield the archive's GRANT and REVOKE statements one by one."""
+        entries = [entry for entry in contents.kept if entry.is_a(("ACL", "DEFAULT ACL"))]
+        if entries:
+            with self._list(entries) as path:
+                command = [self.program, "--no-owner", f"--use-list={path}", "--file=-", str(self.file)]
+                done = subprocess.run(command, capture_output=True, env=clients.environment(), check=True)
+            yield from statements(done.stdout.decode(errors="surrogateescape"))
+
+    def _command(self) -> list[str]:
+        exact = clients.major_of(self.program) == self.server // 10000
+        flags = ["--no-owner", "--no-privileges", "--no-tablespaces", f"--role={self.owner}", "-w"]
+        stop = ["--exit-on-error"] if exact else []
+        return [self.program, *flags, *stop, "-d", self.endpoint.conninfo()]
+
+    def _list(self, entries: list[Entry]) -> _ListFile:
+        return _ListFile(self.file.with_suffix(".list"), Contents(entries).lines())
+
+    def _finish(self, child: subprocess.Popen[bytes], what: str) -> None:
+        said = clients.complaints(child)
+        if child.wait() == 0:
+            return
+        real = [line for line in said.splitlines() if "error:" in line and _TOLERATED not in line]
+        if child.returncode < 0 or real or _TOLERATED not in said:
+            raise failures.of_text("\n".join(real) or said, Reason.LOAD_FAILED, what)
+
+
+@dataclass(frozen=True)
+class _ListFile:
+    """The file for --use-list, as long as pg_restore reads it."""
+
+    path: Path
+    text: str
+
+    def __enter__(self) -> Path:
+        self.path.write_bytes(self.text.encode(errors="surrogateescape"))
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script that are about privileges, one by one."""
+    wanted = re.compile(r"(GRANT|REVOKE|ALTER DEFAULT PRIVILEGES|SET SESSION|RESET SESSION)\b")
+    statement = ""
+    for line in script.split("\n"):
+        if not statement and not wanted.match(line):
+            continue  # comments, settings, psql's own commands
+        statement += line + "\n"
+        if line.endswith(";") and statement.count('"') % 2 == 0:
+            yield statement
+            statement = ""
+
+
+def apply_grants(connection: Connection, grants: Iterable[str]) -> list[str]:
+    """Run grants as the owner; return those whose role does not exist here or is not ours to speak for."""
+    skipped = []
+    for grant in grants:
+        try:
+            connection.execute(grant)
+        except psycopg.Error as error:
+            if error.sqlstate not in _ABSENT:
+                raise failures.of_error(error, Reason.LOAD_FAILED, "restoring grants") from error
+            skipped.append(" ".join(grant.split()))
+    return [text for text in skipped if "SESSION AUTHORIZATION" not in text]
+
+
+def limits(connection: Connection, catalogue: dict[str, Any]) -> Limits:
+    """What the temporary login may create in the side database, and which entries are handled apart."""
+    return Limits(
+        extensions={row[0] for row in connection.execute(_EXTENSIONS).fetchall()},
+        publications=catalogue["publicationsOfEverything"],
+        functions=frozenset(catalogue["untrustedFunctions"]),
+        tables_with_rows=[
+            (table["schema"], table["table"]) for table in catalogue["tables"] if table["rows"]
+        ],
+        loose_keys=[(key["schema"], key["table"], key["name"]) for key in catalogue["looseForeignKeys"]],
+    )
+
+
+def add_loose_keys(connection: Connection, catalogue: dict[str, Any]) -> list[str]:
+    """Declare foreign keys whose rows are not all in the backup as NOT VALID; return what to tell."""
+    told = []
+    for key in catalogue["looseForeignKeys"]:
+        table = quoted(key["schema"], key["table"])
+        constraint = f"ADD CONSTRAINT {quoted(key['name'])} {key['definition'].removesuffix(' NOT VALID')}"
+        try:
+            connection.execute(f"ALTER TABLE {table} {constraint} NOT VALID")
+            told.append(
+                f"FK CONSTRAINT {key['schema']}.{key['table']}.{key['name']} is NOT VALID: rows left out"
+            )
+        except psycopg.Error as error:
+            line = failures.error_line(str(error))
+            told.append(f"FK CONSTRAINT {key['schema']}.{key['table']}.{key['name']}: {line}")
+    return told
+
+
+def refresh(connection: Connection, views: list[list[str]]) -> list[str]:
+    """Fill materialized views in the given order; return those that could not be (their rows are derived)."""
+    told = []
+    for schema, name in views:
+        try:
+            connection.execute(f"REFRESH MATERIALIZED VIEW {quoted(schema, name)}")
+        except psycopg.Error as error:
+            told.append(f"MATERIALIZED VIEW {schema}.{name} is empty: {failures.error_line(str(error))}")
+    return told
+
+
+def set_sequences(connection: Connection, sequences: list[dict[str, Any]]) -> None:
+    """Put every sequence where it was. Raises Failure."""
+    query = "SELECT pg_catalog.setval(%s::regclass, %s, %s)"
+    for sequence in sequences:
+        name = quoted(sequence["schema"], sequence["name"])
+        connection.execute(query, (name, sequence["last"], sequence["called"]))
+
+
+def refuse_older_server(catalogue: dict[str, Any], server: int) -> None:
+    """Raise UNSUPPORTED_CONTENT when the target is older than the server the backup was made from."""
+    source = catalogue["server"]["number"]
+    if server // 10000 < source // 10000:
+        message = f"a backup of PostgreSQL {source // 10000} cannot be restored to version {server // 10000}"
+        raise Failure(
+            Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
+        )

@@ -1,0 +1,53 @@
+"""Loading rows: blocks of COPY text go to the server as they are, and are counted by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import failures
+from .endpoint import Connection
+from .names import quoted
+
+
+def copy_in(connection: Connection, table: dict[str, Any], encoding: str, blocks: Iterable[bytes]) -> int:
+    """Copy one segment into its table inside the running transaction; return how many rows arrived.
+
+    `blocks` are pieces of COPY text of any length, never single rows. Raises Failure(LOAD_FAILED).
+    """
+    name = quoted(table["schema"], table["table"])
+    columns = ", ".join(quoted(column) for column in table["columns"])
+    listed = f" ({columns})" if columns else ""  # a table without columns has rows all the same
+    statement = f"COPY {name}{listed} FROM STDIN (ENCODING '{encoding}')"
+    try:
+        with connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for block in blocks:
+                    copy.write(block)
+            return int(cursor.rowcount)
+    except psycopg.Error as error:
+        raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
+
+
+def refuse_difference(table: str, expected: int, found: int) -> None:
+    """Raise ROWS_DIFFER unless the numbers agree."""
+    if expected != found:
+        message = (
+            f"table {table} has {found} rows, the backup has {expected}; the restore was not put in place"
+        )
+        raise Failure(Reason.ROWS_DIFFER, message)
+
+
+def count(connection: Connection, table: dict[str, Any]) -> int | None:
+    """Count a table's rows, None where row-level security forced on its owner forbids it."""
+    name = quoted(table["schema"], table["table"])
+    hidden = connection.execute("SELECT row_security_active(%s::regclass)", (name,)).fetchone()
+    if hidden and hidden[0]:
+        return None
+    row = connection.execute(f"SELECT count(*) FROM ONLY {name}").fetchone()  # noqa: S608
+    assert row
+    return int(row[0])

@@ -1,0 +1,127 @@
+"""The table of contents of a pg_dump archive: what of it may be restored without administrator rights.
+
+Pure functions over the text of `pg_restore --list --verbose`. What needs more than the temporary login has is
+left out together with everything that depends on it; a table with rows is never left out, that is a failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+_LINE = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
+_DEPENDS = re.compile(r"^;\s+depends on:(.*)$")
+# Created by superusers only, whatever is in them.
+_PRIVILEGED = (
+    "ACCESS METHOD",
+    "EVENT TRIGGER",
+    "FOREIGN DATA WRAPPER",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "SECURITY LABEL",
+    "SUBSCRIPTION",
+    "TEXT SEARCH PARSER",
+    "TEXT SEARCH TEMPLATE",
+)
+_NOT_OURS = ("DATABASE", "ENCODING", "STDSTRINGS", "SEARCHPATH")  # restored from the catalogue instead
+_PG_PROC = 1255  # OID of the system catalogue, the same in every server
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: `text` is its type, schema, name and owner, as pg_restore prints them."""
+
+    id: int
+    catalogue: int  # OID of the system catalogue it comes from
+    oid: int
+    text: str
+    depends_on: frozenset[int] = frozenset()
+
+    def is_a(self, kinds: Collection[str]) -> bool:
+        """Whether the entry is of one of these types."""
+        return any(self.text.startswith(f"{kind} ") for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this restore cannot create."""
+
+    extensions: Collection[str] = ()  # that the login may create here
+    publications: Collection[str] = ()  # of all tables
+    functions: Collection[int] = ()  # OIDs, in untrusted languages
+    tables_with_rows: Collection[tuple[str, str]] = ()
+    loose_keys: Collection[tuple[str, str, str]] = ()  # schema, table, name: created apart
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What to restore, in order, and what is left out."""
+
+    kept: list[Entry] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def lines(self) -> str:
+        """The file for `pg_restore --use-list`."""
+        return "".join(f"{entry.id}; {entry.catalogue} {entry.oid} {entry.text}\n" for entry in self.kept)
+
+    def other_owners(self, owner: str) -> Counter[str]:
+        """Count the objects that belonged to somebody else, by that role."""
+        own = [entry for entry in self.kept if not entry.is_a(("COMMENT", "ACL", "DEFAULT ACL"))]
+        return Counter(name for entry in own if (name := entry.text.rpartition(" ")[2]) and name != owner)
+
+
+def parse(listing: str) -> list[Entry]:
+    """Read the verbose listing."""
+    entries: list[Entry] = []
+    for line in listing.splitlines():
+        if found := _LINE.match(line):
+            entries.append(Entry(int(found[1]), int(found[2]), int(found[3]), found[4]))
+        elif entries and (found := _DEPENDS.match(line)):
+            last = entries[-1]
+            depends = frozenset(map(int, found[1].split()))
+            entries[-1] = Entry(last.id, last.catalogue, last.oid, last.text, depends)
+    return entries
+
+
+def sift(entries: list[Entry], limits: Limits) -> Contents:
+    """Decide what to restore. Raises PERMISSION_DENIED when a table with rows would have to be left out."""
+    foreign = _with_dependents(entries, {entry.id for entry in entries if entry.is_a(_NOT_OURS)})
+    refused = {entry.id for entry in entries if entry.id not in foreign and _needs_more(entry, limits)}
+    skipped = _with_dependents(entries, refused) - foreign
+    _refuse_lost_rows(entries, skipped, refused, limits)
+    apart = {entry.id for entry in entries if _is_loose(entry, limits)}
+    kept = [entry for entry in entries if entry.id not in foreign | skipped | apart]
+    return Contents(kept, [entry.text for entry in entries if entry.id in skipped])
+
+
+def _needs_more(entry: Entry, limits: Limits) -> bool:
+    if entry.is_a(("EXTENSION",)):
+        return entry.text.split()[2] not in limits.extensions
+    if entry.is_a(("PUBLICATION",)):
+        return any(entry.text.startswith(f"PUBLICATION - {name} ") for name in limits.publications)
+    return entry.is_a(_PRIVILEGED) or (entry.catalogue == _PG_PROC and entry.oid in limits.functions)
+
+
+def _with_dependents(entries: list[Entry], ids: set[int]) -> set[int]:
+    found = set(ids)
+    while more := {entry.id for entry in entries if entry.depends_on & found} - found:
+        found |= more
+    return found
+
+
+def _refuse_lost_rows(entries: list[Entry], skipped: set[int], refused: set[int], limits: Limits) -> None:
+    names = [f"TABLE {schema} {name} " for schema, name in limits.tables_with_rows]
+    lost = [e.text for e in entries if e.id in skipped and e.text.startswith(tuple(names))]
+    if lost:
+        cause = next(entry.text.strip() for entry in entries if entry.id in refused)
+        message = f"{lost[0].strip()} depends on {cause}, which only an administrator may create"
+        raise Failure(Reason.PERMISSION_DENIED, message)
+
+
+def _is_loose(entry: Entry, limits: Limits) -> bool:
+    return any(entry.text.startswith(f"FK CONSTRAINT {' '.join(key)} ") for key in limits.loose_keys)
