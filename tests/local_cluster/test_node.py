@@ -117,12 +117,17 @@ def test_a_limited_volume_holds_no_more_than_it_asked_for(namespace: Kubectl) ->
     assert "No space left on device" in namespace("logs", "job/job")
 
 
-def test_the_api_server_answers_pods_by_its_service_name(namespace: Kubectl) -> None:
+def test_the_api_server_answers_pods_by_its_service_name_with_a_certificate_they_trust(
+    namespace: Kubectl,
+) -> None:
+    # The image's Python checks certificates strictly, as the operator's client does.
     ask = (
-        "import ssl, urllib.request as r; c = ssl._create_unverified_context(); "
+        "import ssl, urllib.request as r; c = ssl.create_default_context(cafile='/ca/ca.crt'); "
         "print(r.urlopen('https://kubernetes.default/version', context=c).read().decode())"
     )
-    run_job(namespace, [container("main", ["python", "-c", ask])])
+    mount = {"volumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
+    authority = {"name": "ca", "configMap": {"name": "kube-root-ca.crt"}}
+    run_job(namespace, [container("main", ["python", "-c", ask], **mount)], (authority,))
     assert json.loads(namespace("logs", "job/job"))["gitVersion"] == "v1.36.3"
 
 
