@@ -12,6 +12,7 @@ from tenant_backup.decisions.plan import Announce, ExpireJob, MakeKeys, RemoveJo
 from tests.decisions.objects import NOW, at, condition, job, kinds, store_seen, succeeded, tenant, tenant_seen
 
 FOUND = {"version": "17.2", "sizeBytes": 12345, "tables": 7}
+FACTS = {"database": FOUND}
 
 
 @pytest.mark.parametrize(("keys", "made"), [("Absent", True), ("Lost", True), ("Present", False)])
@@ -38,7 +39,7 @@ def test_a_new_tenant_gets_a_preflight_of_its_spec() -> None:
 
 def test_a_good_preflight_makes_it_ready() -> None:
     """With what was found."""
-    done = job("preflight", generation=1, outcome=succeeded(FOUND))
+    done = job("preflight", generation=1, outcome=succeeded(FACTS))
     plan = tenants.decide(
         tenant_seen(jobs=(done,), backups=2, last_backup=("b", "2024-01-15T14:00:00Z")), NOW
     )
@@ -54,7 +55,7 @@ def test_a_good_preflight_makes_it_ready() -> None:
 def test_a_ready_tenant_costs_nothing() -> None:
     """The recorded answer holds for this generation; a Job left over may go."""
     first = tenants.decide(
-        tenant_seen(jobs=(job("preflight", generation=1, outcome=succeeded(FOUND)),)), NOW
+        tenant_seen(jobs=(job("preflight", generation=1, outcome=succeeded(FACTS)),)), NOW
     ).status
     assert first
     again = tenants.decide(tenant_seen(status=first, jobs=(job("preflight", generation=1),)), at(1000))
@@ -64,7 +65,7 @@ def test_a_ready_tenant_costs_nothing() -> None:
 
 def test_a_new_spec_is_looked_at_again() -> None:
     """What the old Job says is not asked any more."""
-    first = tenants.decide(tenant_seen(jobs=(job("preflight", generation=0, outcome=succeeded(FOUND)),)), NOW)
+    first = tenants.decide(tenant_seen(jobs=(job("preflight", generation=0, outcome=succeeded(FACTS)),)), NOW)
     assert any(isinstance(action, RemoveJob) for action in first.actions)
     assert any(isinstance(action, Run) for action in first.actions)
 

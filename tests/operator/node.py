@@ -28,7 +28,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "check": {"rowsMatch": True, "constraintsValid": True},
         "previousDatabase": "app_old_01234567",
     },
-    "preflight": {"version": "17.2", "sizeBytes": 1234, "tables": 1},
+    "preflight": {"database": {"version": "17.2", "sizeBytes": 1234, "tables": 1}},
     "probe": {"location": "s3://b", "capabilities": {"conditionalPut": True, "delete": True}},
 }
 Answer = Callable[[str, str], tuple[int, Result]]  # (purpose, container) -> exit code and result

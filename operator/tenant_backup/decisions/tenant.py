@@ -137,8 +137,8 @@ def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: dateti
     if seen.keys == "Present":
         status["keysReady"] = True
     if facts is not None:
-        wanted = ("version", "sizeBytes", "tables")
-        status["database"] = {key: facts.facts[key] for key in wanted if key in facts.facts}
+        found = facts.facts.get("database", {})
+        status["database"] = {key: found[key] for key in ("version", "sizeBytes", "tables") if key in found}
     status["backups"] = seen.backups
     status |= _newest("lastBackup", seen.last_backup) | _newest("lastRestore", seen.last_restore)
     status["observedGeneration"] = generation
