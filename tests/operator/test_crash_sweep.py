@@ -7,6 +7,7 @@ backup that was deleted with its data.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections import Counter
@@ -78,16 +79,17 @@ def life(space: Space, crash_at: str) -> tuple[bool, Counter[str]]:
     return died, Counter(_purpose(name) for name in node.ran.elements())
 
 
-def end_state(space: Space) -> dict[str, Any]:
-    """What is left in the cluster, without what must differ between two lives."""
+def end_state(space: Space) -> str:
+    """What is left in the cluster, without what must differ between two lives; as text, to be compared."""
     objects = [space.get("Tenant", "acme"), space.get("BackupStore", "prod")]
     objects += [space.get("TenantBackup", "acme-1"), space.get("TenantRestore", "back")]
     events = Counter(event["reason"] for event in space.api.items(space.core("events")) if _is_ours(event))
-    return {
+    state = {
         "status": [_stable((found or {}).get("status", {})) for found in objects],
         "events": events,
         "finalizers": [(found or {}).get("metadata", {}).get("finalizers") for found in objects],
     }
+    return json.dumps(state, indent=1, sort_keys=True)
 
 
 def _is_ours(event: dict[str, Any]) -> bool:
