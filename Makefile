@@ -54,7 +54,7 @@ images:  ## build the images and load them; or push them: make images PUSH=regis
 ##@ Use
 .PHONY: install demo
 install: $(CLUSTER_READY)  ## install the operator by its chart into namespace tenant-backup-system
-	helm upgrade --install tenant-backup charts/tenant-backup-operator $(HELM_CONTEXT) \
+	helm upgrade --install tenant-backup charts/tenant-backup-operator $(HELM_CONTEXT) --take-ownership --force-conflicts \
 	  --namespace $(NAMESPACE) --create-namespace --wait --timeout 2m \
 	  --set operator.image.repository=$(IMAGES)/tenant-backup-operator,operator.image.tag=dev \
 	  --set runner.image.repository=$(IMAGES)/tenant-backup-runner,runner.image.tag=dev \

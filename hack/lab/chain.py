@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +62,12 @@ class Chain:
     def run(self, job: jobs.Job, *, seconds: float = 300) -> dict[str, Ended]:
         """Run all stages of a job; return how each ended. `prepare` goes first, as in the pod."""
         root = self._pod()
+        try:
+            return self._run(job, root, seconds)
+        finally:
+            shutil.rmtree(root)
+
+    def _run(self, job: jobs.Job, root: Path, seconds: float) -> dict[str, Ended]:
         if isinstance(job, jobs.Backup):
             prepared = self._finish([self._start("prepare", job, root)], seconds)
             if prepared["prepare"].code:
@@ -70,7 +78,7 @@ class Chain:
         return self._finish([self._start(type(job).__name__.lower(), job, root)], seconds)
 
     def _pod(self) -> Path:
-        root = self.folder / "pods" / str(time.monotonic_ns())
+        root = Path(tempfile.mkdtemp(prefix="tb-"))  # short: a Unix socket's path has 108 bytes at most
         for name in ("run/tenant-backup", "spool", "scratch", "dev"):
             (root / name).mkdir(parents=True)
         store = self.folder / "store"
