@@ -1,57 +1,7 @@
-"""Real parts for the database stages: a PostgreSQL server of this machine and the folders of a pod."""
+"""Real parts: a PostgreSQL server of this machine, its databases, and the folders of a pod."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from tests.engines.fixtures import new_database, pod, server
 
-import pytest
-
-from tenant_backup.contract import paths
-from tests.engines.peer import write_secrets
-from tests.engines.server import INSTALLED, PASSWORDS, Server
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """One server for all tests that do not kill it."""
-    if not (INSTALLED / "15" / "bin" / "postgres").exists():
-        pytest.skip("needs the Debian package postgresql-15")
-    server = Server()
-    server.create()
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folders of a pod, with the Secrets of tenant and administrator mounted."""
-    for name in ("RUN", "SPOOL", "SCRATCH", "SECRETS"):
-        folder = tmp_path / name.lower()
-        folder.mkdir()
-        monkeypatch.setattr(paths, name, folder)
-    logins = {"database": ("tenant", PASSWORDS["tenant"]), "admin": ("postgres", PASSWORDS["postgres"])}
-    write_secrets(tmp_path / "secrets", **logins)
-    return tmp_path
-
-
-@pytest.fixture
-def new_database(server: Server) -> Iterator[Callable[..., str]]:
-    """A factory of empty databases owned by the tenant; they are dropped afterwards, with what grew from them."""
-    made: list[str] = []
-
-    def make(script: str = "", owner: str = "tenant", options: str = "") -> str:
-        name = f"acme{next(_numbers)}"
-        made.append(name)
-        server.sql(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE template0 {options}")
-        if script:
-            server.sql(f"SET ROLE {owner}; {script}", name)
-        return name
-
-    yield make
-    for name in made:
-        grown = server.sql(f"SELECT datname FROM pg_database WHERE datname ~ '^{name}($|_)'")
-        server.drop(*(str(row[0]) for row in grown))
+__all__ = ["new_database", "pod", "server"]

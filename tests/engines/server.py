@@ -27,6 +27,7 @@ max_connections = 60
 shared_buffers = 256MB
 max_wal_size = 4GB
 autovacuum = off
+wal_level = logical
 log_min_messages = warning
 """
 _ACCESS = """
@@ -142,7 +143,7 @@ class Server:
         found = self.sql(
             """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'""",
+               WHERE c.relkind IN ('r', 'm') AND c.relispopulated AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'""",
             database,
         )
         query = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM ONLY {} t"

@@ -25,6 +25,7 @@ from tenant_backup.engines.postgresql import (
     inventory,
     ranges,
     selection,
+    session,
     snapshot,
 )
 from tenant_backup.engines.postgresql.endpoint import Connection, Endpoint
@@ -75,6 +76,7 @@ def _dump(job: Backup, control: socket.socket) -> dict[str, Any]:
     policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
     with server.connect() as leader:
         clients.program("pg_dump", leader.info.server_version)
+        endpoint.apply(leader, session.for_reading(leader.info.server_version))
         held = snapshot.take(leader, lambda tables: check(leader, tables, policy, login.user))
         choices = selection.choose(held.tables, policy)
         described = catalogue.describe(leader, choices, policy, held.at)

@@ -9,7 +9,7 @@ import psycopg
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Job, Preflight
 from tenant_backup.contract.reasons import Reason
-from tenant_backup.engines.postgresql import catalogue, clients, endpoint, failures, inventory
+from tenant_backup.engines.postgresql import catalogue, clients, endpoint, failures, inventory, session
 from tenant_backup.engines.postgresql.endpoint import Connection
 from tenant_backup.engines.postgresql.selection import Policy
 
@@ -24,6 +24,7 @@ def run(job: Job) -> dict[str, Any]:
     policy = Policy(job.modules, [], job.exclude_tables, job.exclude_columns)
     with server.connect() as connection:
         clients.program("pg_dump", connection.info.server_version)
+        endpoint.apply(connection, session.for_reading(connection.info.server_version))
         try:
             tables = inventory.tables(connection)
             check(connection, tables, policy, login.user)

@@ -183,14 +183,18 @@ def _accepts(address: str, port: int, found: list[str]) -> bool:
     return True
 
 
+def apply(connection: Connection, settings: Mapping[str, str]) -> None:
+    """Change settings of an open session."""
+    for name, value in settings.items():
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+
+
 def _opened(conninfo: str) -> Connection:
     connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
-    extra = session.for_version(connection.info.server_version)
-    for name, value in extra.items():
-        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    apply(connection, session.for_version(connection.info.server_version))
     encoding = connection.info.parameter_status("server_encoding") or "UTF8"
     # Names of a database without an encoding are bytes: Latin-1 carries each one through unchanged.
     wanted = "LATIN1" if encoding == "SQL_ASCII" else encoding
     if connection.info.parameter_status("client_encoding") != wanted:
-        connection.execute("SELECT pg_catalog.set_config('client_encoding', %s, false)", (wanted,))
+        apply(connection, {"client_encoding": wanted})
     return connection

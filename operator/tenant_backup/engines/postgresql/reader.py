@@ -35,7 +35,7 @@ class Reader:
     ) -> None:
         """Start psql. `encoding` is the database's: PostgreSQL's name and Python's."""
         self._encoding, self._codec = encoding
-        conninfo = endpoint.conninfo(session.for_version(version), client_encoding=self._encoding)
+        conninfo = endpoint.conninfo(session.for_reading(version), client_encoding=self._encoding)
         command = clients.buffered([program, *_FLAGS, "-d", conninfo])
         self._child = clients.start(command, out, subprocess.PIPE)
 

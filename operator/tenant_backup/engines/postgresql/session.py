@@ -45,9 +45,12 @@ def options(**more: str) -> str:
 
 def for_version(version: int) -> dict[str, str]:
     """Return the settings that only some servers know, for a server_version_num."""
-    settings = {}
-    if version >= 170000:
-        settings["transaction_timeout"] = "0"
+    return {"transaction_timeout": "0"} if version >= 170000 else {}
+
+
+def for_reading(version: int) -> dict[str, str]:
+    """Return the settings of a session that reads tables only: a restore's views must work, a dump needs none."""
+    settings = for_version(version)
     if version >= 170000 or 160004 <= version < 170000 or 150008 <= version < 160000:
         # A view put in a table's place must not run its functions as us (CVE-2024-7348).
         settings["restrict_nonsystem_relation_kind"] = "view,foreign-table"
