@@ -205,6 +205,16 @@ def test_the_first_failed_try_is_shown_while_tries_go_on(reason: Reason) -> None
     assert condition(plan.status, "Reconciling")["message"] == "attempt 1 of 3: no"
 
 
+def test_a_second_failed_try_calls_for_a_person_while_the_last_goes_on() -> None:
+    """Tries take longer than half a minute together; by then a human should know."""
+    ended = Ended(False, Reason.DATABASE_UNREACHABLE, "refused", True)
+    plan = decide(backup_seen(jobs=(job(ended=2, pods=3, running=True, outcome=ended),)), NOW)
+    assert plan.status
+    assert plan.status["state"] == "Running"
+    assert condition(plan.status, "Stalled")["message"] == "attempt 2 of 3: refused"
+    assert not plan.actions
+
+
 def test_the_last_try_is_the_failure() -> None:
     """With its cause, and how often it was tried."""
     ended = Ended(False, Reason.DATABASE_UNREACHABLE, "connection refused", True)

@@ -143,11 +143,13 @@ def the_pod_cannot_start(case: _Case) -> Course | None:
 
 
 def a_try_has_failed(case: _Case) -> Course | None:
-    """The first cause is shown while tries go on."""
+    """The first cause is shown while tries go on; after the second a person should look."""
     job = case.job
     if job.outcome is None or not job.ended:
         return None
     message = f"attempt {job.ended} of {job.retries + 1}: {job.outcome.message}"
+    if job.ended > 1:
+        return Course(Stalled(job.outcome.reason, message, LOOK_AGAIN))
     return Course(Waiting(job.outcome.reason, message, LOOK_AGAIN, retrying=True))
 
 
