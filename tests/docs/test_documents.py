@@ -7,6 +7,7 @@ import re
 import pytest
 
 from hack.lab.kubectl import ROOT, Kubectl
+from tenant_backup.contract.reasons import Reason
 
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -52,3 +53,10 @@ def test_every_make_target_of_the_readme_exists() -> None:
     used = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
     defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert used - defined == set()
+
+
+def test_every_reason_is_explained_and_no_other() -> None:
+    """A word in a condition can be looked up."""
+    rows = re.findall(r"^\| ([A-Z][A-Za-z, ]+) \|", (ROOT / "docs" / "reasons.md").read_text(), re.MULTILINE)
+    explained = [word for row in rows for word in row.split(", ")]
+    assert sorted(explained) == sorted(reason.value for reason in Reason)
