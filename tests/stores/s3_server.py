@@ -41,6 +41,7 @@ class S3Server:
     data: Path
     port: int = 0
     tls: tuple[Path, Path] | None = None  # certificate, key
+    accounts: bool = True  # False: single account mode, as in the demo
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -52,7 +53,7 @@ class S3Server:
         """Start it, on the same port as before; return when it listens."""
         self.port = self.port or free_port()
         tls = ["--cert", str(self.tls[0]), "--key", str(self.tls[1])] if self.tls else []
-        iam = ["--iam-dir", str(self.folder / "iam")]
+        iam = ["--iam-dir", str(self.folder / "iam")] if self.accounts else []
         listen = ["--quiet", "--port", f"127.0.0.1:{self.port}"]
         command = [str(binary()), *listen, *iam, *tls, "posix", str(self.data)]
         credentials = {"ROOT_ACCESS_KEY": ROOT[0], "ROOT_SECRET_KEY": ROOT[1]}
@@ -82,10 +83,10 @@ class S3Server:
 
 @contextmanager
 def running(
-    folder: Path, *, data: Path | None = None, tls: tuple[Path, Path] | None = None
+    folder: Path, *, data: Path | None = None, tls: tuple[Path, Path] | None = None, accounts: bool = True
 ) -> Iterator[S3Server]:
     """A server with one bucket and the users above, for the time of the block."""
-    server = S3Server(folder, data or folder / "data", tls=tls)
+    server = S3Server(folder, data or folder / "data", tls=tls, accounts=accounts)
     for needed in (server.folder / "iam", server.data / BUCKET):
         needed.mkdir(parents=True, exist_ok=True)
     users = {

@@ -22,6 +22,9 @@ _MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
 _QUOTED = re.compile(r'(?:message|error): "([^"\n]{1,200})"')
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 
+# A 404 with another code is about something else than the object. HEAD has no body, so no code.
+_ABSENT = {"", "NoSuchKey", "NoSuchVersion", "NotFound"}
+_DENIED = {"XAdminUserNotFound"}  # versitygw says 404 to an access key it does not know
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "NoSpaceLeft", "StorageFull"}
 _SPEC = {"InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
 # Damaged on the way: the server's check did its work, and the next try may pass.
@@ -47,7 +50,7 @@ class Explainer:
     def error(self, error: Exception, name: str) -> Exception:
         """Return NotFoundError, AlreadyExistsError or the Failure that `error` means."""
         answer = _read(error)
-        if isinstance(error, FileNotFoundError) and answer.code != "NoSuchBucket":
+        if isinstance(error, FileNotFoundError) and answer.code in _ABSENT:
             return NotFoundError(name)
         if isinstance(error, Exists) and answer.status != 409:  # 409: two writers at once, ask again
             return AlreadyExistsError(name)
@@ -76,7 +79,7 @@ class Explainer:
         if answer.code in _SPEC or 300 <= answer.status < 400:
             message = f"{self._store} refused the request {said}; correct bucket, region or endpoint"
             return Failure(Reason.INVALID_SPEC, message)
-        if answer.status in (401, 403):
+        if answer.status in (401, 403) or answer.code in _DENIED:
             return Failure(
                 Reason.STORE_PERMISSION_DENIED,
                 f'{self._store} refused access {said}; correct the keys in Secret "{self._secret}" or give '
