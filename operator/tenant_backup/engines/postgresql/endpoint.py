@@ -137,7 +137,8 @@ def write_passfile(name: str, user: str, password: str) -> Login:
 def _secret_value(folder: str, key: str, secret: str) -> str:
     mounted = paths.SECRETS / folder
     shown = f'"{secret}"' if secret else f"for {folder} credentials"
-    if not mounted.is_dir() or not any(mounted.iterdir()):
+    # The kubelet mounts a Secret that is not there as a folder with nothing but its own dot files.
+    if not mounted.is_dir() or all(entry.name.startswith("..") for entry in mounted.iterdir()):
         message = f"Secret {shown} was not found; create it with the keys username and password"
         raise Failure(Reason.SECRET_NOT_FOUND, message)
     try:
