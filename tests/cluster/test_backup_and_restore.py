@@ -330,4 +330,4 @@ def test_an_expired_approval_is_no_approval(room: Room) -> None:
     spec = room.restore_spec("b1", approval={"confirm": {"database": room.database, "expires": in_hours(-1)}})
     room.apply("TenantRestore", "r1", spec)
     waiting = room.kubectl.wait("tr", "r1", lambda found: "ApprovalPending" in str(found.get("status")), 30)
-    assert "expired" in str(waiting["status"]["conditions"])
+    assert "ran out" in str(waiting["status"]["conditions"])

@@ -34,7 +34,7 @@ def _wrong_password(room: Room) -> None:
 
 
 def _unknown_database(room: Room) -> None:
-    room.create_tenant(name="no_such_database")
+    room.apply("Tenant", "acme", room.tenant_spec(name="no_such_database"))
 
 
 def _unknown_host(room: Room) -> None:
