@@ -147,9 +147,8 @@ def test_a_download_that_breaks_goes_on_where_it_broke(s3: S3Server, proxy: Prox
     assert cuts[0] >= 3
 
 
-@pytest.mark.parametrize("user", [("nobody", "secret-of-nobody"), (s3_server.ROOT[0], "wrong-secret")])
 def test_an_unknown_access_key_is_permission_denied_in_single_account_mode(tmp_path: Path) -> None:
-    """versitygw says 404 to it: a missing object and a missing account are told apart by their codes."""
+    """Versitygw says 404 to it: a missing object and a missing account are told apart by their codes."""
     with s3_server.running(tmp_path, accounts=False) as server:
         store = s3_place(tmp_path, server.endpoint, ("stranger", "nonsense")).connect()
         assert refusal(store).reason is Reason.STORE_PERMISSION_DENIED
@@ -158,6 +157,7 @@ def test_an_unknown_access_key_is_permission_denied_in_single_account_mode(tmp_p
     assert caught.value.reason is Reason.STORE_PERMISSION_DENIED
 
 
+@pytest.mark.parametrize("user", [("nobody", "secret-of-nobody"), (s3_server.ROOT[0], "wrong-secret")])
 def test_wrong_keys_are_permission_denied_and_never_shown(
     s3: S3Server, tmp_path: Path, user: tuple[str, str]
 ) -> None:
