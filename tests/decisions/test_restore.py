@@ -141,6 +141,16 @@ def test_an_approval_that_ran_out_does_not_stop_what_has_started() -> None:
     assert runs(decide(vanished, NOW))
 
 
+def test_what_a_job_was_told_is_recorded_even_after_a_crash() -> None:
+    """A previous pass may have created it and died before the status patch."""
+    first = decide(restore_seen(), NOW)
+    (run,) = runs(first)
+    later = decide(restore_seen(jobs=(job("restore", running=True, told=run.job),)), NOW)
+    assert first.status
+    assert later.status
+    assert later.status["resolvedBackup"] == first.status["resolvedBackup"]
+
+
 @pytest.mark.parametrize(
     "reason",
     [

@@ -29,7 +29,7 @@ _CHANGES = (
     "signingKey",
     "keySecret",
 )
-_PURPOSES = Counter({"preflight": 1, "probe": 1, "backup": 2, "restore": 1, "swap": 1, "delete": 1})
+PURPOSES = Counter({"preflight": 1, "probe": 1, "backup": 2, "restore": 1, "swap": 1, "delete": 1})
 
 
 def settled(space: Space) -> bool:
@@ -120,14 +120,14 @@ def test_a_crash_at_any_write_changes_nothing(new_space: Callable[[], Space], wh
     calm = new_space()
     died, ran = life(calm, "never:0")
     assert not died
-    assert ran == _PURPOSES
+    assert ran == PURPOSES
     expected = end_state(calm)
     number = 0
     while died or number == 0:
         number += 1
         space = new_space()
         died, ran = life(space, f"{when}:{number}")
-        assert ran == _PURPOSES, f"{when} write {number}"
+        assert ran == PURPOSES, f"{when} write {number}"
         assert end_state(space) == expected, f"{when} write {number}"
         _keys_are_usable(space)
         space.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import kopf
 
-from tenant_backup.cluster import OURS, Cluster, ClusterError
+from tenant_backup.cluster import OURS, Cluster, ClusterError, Unavailable
 from tenant_backup.decisions.verdicts import Ref
 
 from .dependents import Dependents
@@ -37,6 +37,8 @@ async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> N
     for kind in OURS.values():
         try:
             await cluster.list(kind, namespace, fields="metadata.name=none")
+        except Unavailable as error:
+            _log.warning("API server unavailable at start: %s", error)  # kopf waits for it
         except ClusterError as error:
             raise ClusterError(
                 f"cannot list {kind.plural}; are the CRDs and the roles installed? {error}"

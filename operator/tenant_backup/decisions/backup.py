@@ -200,9 +200,10 @@ def _status(
     status = dict(seen.status)
     status |= requested_by(metadata.annotations, trusted=seen.platform.trusts_requested_by)
     status |= run_fields(status, course, job, now)
-    if any(isinstance(action, Run) for action in course.actions):
+    told = told_to(course, job)
+    if isinstance(told, contract.Backup):
         # Deletion needs the name even when the Tenant, and with it the slug, is gone by then.
-        status.setdefault("backupId", _job(seen).backup_id)
+        status.setdefault("backupId", told.backup_id)
     if isinstance(verdict, Done) and course.facts:
         status |= _result(seen, course.facts)
     if isinstance(verdict, Done | Failed):
@@ -226,6 +227,13 @@ def run_fields(status: dict[str, Any], course: Course, job: JobSeen | None, now:
     if job is not None and job.progress:
         fields["progress"] = dict(job.progress)
     return fields
+
+
+def told_to(course: Course, job: JobSeen | None) -> contract.Job | None:
+    """Return what the Job was told; or is told, if it is being created."""
+    # A previous pass may have created it and died before it could write this into status.
+    created = next((action.job for action in course.actions if isinstance(action, Run)), None)
+    return created or (job.told if job else None)
 
 
 def ending(status: dict[str, Any], now: datetime) -> dict[str, Any]:

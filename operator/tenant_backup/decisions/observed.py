@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tenant_backup.api import BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
+from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 
@@ -53,6 +54,7 @@ class JobSeen:
     trouble: Trouble | None = None
     node_lost: bool = False
     progress: Mapping[str, Any] | None = None
+    told: contract.Job | None = None  # its description; None when it cannot be read
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .approval import replacing_is_approved
-from .backup import ending, run_fields
+from .backup import ending, run_fields, told_to
 from .checks import UNTIL_THERE, requested_by, store_is_there, tenant_is_there
 from .conditions import condition_of, conditions
 from .instants import parse, rfc3339
@@ -295,7 +295,7 @@ def _status(
     metadata = seen.restore.metadata
     status = dict(seen.status)
     status |= requested_by(metadata.annotations, trusted=seen.platform.trusts_requested_by)
-    status |= _resolved(seen, status, course)
+    status |= _resolved(seen, status, told_to(course, job))
     status |= run_fields(status, course, job, now)
     if isinstance(verdict, Done) and course.facts:
         status |= _result(seen, course.facts, now)
@@ -308,14 +308,11 @@ def _status(
     return status
 
 
-def _resolved(seen: RestoreSeen, status: dict[str, Any], course: Course) -> dict[str, Any]:
-    starts = any(isinstance(action, Run) for action in course.actions)
-    if seen.backup is None or "resolvedBackup" in status or not starts:
+def _resolved(seen: RestoreSeen, status: dict[str, Any], told: contract.Job | None) -> dict[str, Any]:
+    if "resolvedBackup" in status or not isinstance(told, contract.Restore):
         return {}
-    facts = seen.backup_status
-    backup_id, checksum = facts["backupId"], facts.get("checksum", "")
-    name = seen.backup.metadata.name
-    return {"resolvedBackup": {"name": name, "backupId": backup_id, "checksum": checksum}}
+    name, checksum = seen.restore.spec.source.backup_ref.name, f"sha256:{told.manifest_sha256}"
+    return {"resolvedBackup": {"name": name, "backupId": told.backup_id, "checksum": checksum}}
 
 
 def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:

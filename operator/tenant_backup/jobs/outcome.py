@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import ExitCode, Reason
 from tenant_backup.contract.results import Result, decode
 from tenant_backup.decisions.instants import parse
@@ -61,7 +62,20 @@ def see(
         trouble=None if finished else why_it_cannot_start(waiting_since, living, bool(mine), list(warnings)),
         node_lost=any(_node_is_lost(pod, now) for pod in living),
         progress=progress,
+        told=_told(job["spec"]),
     )
+
+
+def _told(spec: Object) -> contract.Job | None:
+    """Return what the Job's containers were told: the truth, whatever happened to the objects since."""
+    for container in spec.get("template", {}).get("spec", {}).get("containers", ()):
+        for variable in container.get("env", ()):
+            if variable["name"] == contract.ENVIRONMENT_VARIABLE:
+                try:
+                    return contract.from_json(variable.get("value", ""))
+                except ValueError:  # made by another version of the operator
+                    return None
+    return None
 
 
 def how_it_ended(pod: Object, purpose: str) -> Ended:
