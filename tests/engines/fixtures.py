@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,15 +29,17 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folders of a pod, with the Secrets of tenant and administrator mounted."""
-    for name in ("RUN", "SPOOL", "SCRATCH", "SECRETS"):
-        folder = tmp_path / name.lower()
-        folder.mkdir()
-        monkeypatch.setattr(paths, name, folder)
+def pod(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folders of a pod below one short path (sockets), with the Secrets of tenant and administrator."""
+    root = Path(tempfile.mkdtemp(prefix="tb-"))
+    folders = {"RUN": "run/tenant-backup", "SPOOL": "spool", "SCRATCH": "scratch", "SECRETS": "secrets"}
+    for name, folder in folders.items():
+        (root / folder).mkdir(parents=True)
+        monkeypatch.setattr(paths, name, root / folder)
     logins = {"database": ("tenant", PASSWORDS["tenant"]), "admin": ("postgres", PASSWORDS["postgres"])}
-    write_secrets(tmp_path / "secrets", **logins)
-    return tmp_path
+    write_secrets(root / "secrets", **logins)
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class ArchivePeer:
 
     def __init__(self, *, keep: bool = True, on_block: Callable[[str, int], None] | None = None) -> None:
         self.kept = Kept()
+        self.answer = True  # False: close the control connection instead of answering
         self._keep = keep
         self._on_block = on_block
         self._arrived = threading.Condition()
@@ -102,7 +103,8 @@ class ArchivePeer:
         with self._arrived:
             self._arrived.wait_for(lambda: set(done["segments"]) <= set(self.kept.segments), timeout=60)
         self.kept.complete = set(done["segments"]) == set(self.kept.segments)
-        wire.send(connection, {"done": True})
+        if self.answer:
+            wire.send(connection, {"done": True})
 
 
 class OpenPeer:
@@ -153,14 +155,6 @@ class OpenPeer:
         yield from self.kept.segments[name]
         if self._on_segment:
             self._on_segment(name)
-
-
-def use_folders(base: Path) -> None:
-    """Point the pod's folders below `base`: for a child process that runs one stage."""
-    for name in ("RUN", "SPOOL", "SCRATCH", "SECRETS"):
-        folder = base / name.lower()
-        folder.mkdir(parents=True, exist_ok=True)
-        setattr(paths, name, folder)
 
 
 def write_secrets(base: Path, **logins: tuple[str, str]) -> None:

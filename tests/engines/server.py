@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +89,10 @@ class Server:
         while _alive(pid):
             time.sleep(0.02)
 
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return (self.data / "postmaster.pid").exists()
+
     def remove(self) -> None:
         """Stop the server and delete its folder."""
         self._program("pg_ctl", "-D", str(self.data), "-m", "immediate", "stop")
@@ -137,6 +144,32 @@ class Server:
         """Drop databases, whoever is connected."""
         for name in databases:
             self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    @contextlib.contextmanager
+    def watched(self, words: str, times: int = 1) -> Iterator[threading.Event]:
+        """Set an event as soon as the server has logged statements with these words so many times."""
+        self.sql("ALTER SYSTEM SET log_statement = 'all'")
+        self.sql("SELECT pg_reload_conf()")
+        self.sql("SELECT 1")
+        reached, over = threading.Event(), threading.Event()
+        thread = threading.Thread(target=self._follow, args=(words, times, reached, over))
+        thread.start()
+        try:
+            yield reached
+        finally:
+            over.set()
+            thread.join()
+            self.sql("ALTER SYSTEM RESET log_statement")
+            self.sql("SELECT pg_reload_conf()")
+
+    def _follow(self, words: str, times: int, reached: threading.Event, over: threading.Event) -> None:
+        with (self.folder / "log").open() as log:
+            log.seek(0, os.SEEK_END)
+            while not over.is_set():
+                times -= log.read().count(words)
+                if times <= 0:
+                    reached.set()
+                time.sleep(0.002)
 
     def fingerprint(self, database: str) -> dict[str, str]:
         """Rows and an order-independent hash per table, computed by the server."""

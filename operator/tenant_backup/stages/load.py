@@ -52,12 +52,14 @@ def run(job: Job) -> dict[str, Any]:
             server = endpoint.find(job.database, tenant)
             with administer(server, admin, job.uid) as administrator:
                 facts = _restore(job, administrator, server, catalogue)
-            wire.send(control, {"done": True})
-            return facts
         except psycopg.Error as error:
             raise failures.of_error(error, Reason.LOAD_FAILED, "restoring", retriable=True) from error
         except OSError as error:  # of the socket
             raise wire.peer_failed(PEER) from error
+        # The database is in place: what becomes of `open` now changes nothing.
+        with contextlib.suppress(OSError):
+            wire.send(control, {"done": True})
+        return facts
 
 
 def _administrator_login(job: Restore) -> endpoint.Login:
@@ -79,7 +81,7 @@ def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any]
 ) -> dict[str, Any]:
     _refuse_partial(job, catalogue)
-    definitions.refuse_older_server(catalogue, admin.connection.info.server_version)
+    definitions.refuse_unsupported(catalogue, admin.connection.info.server_version)
     if standing.decide(_seen(job, admin)) is standing.Next.ANSWER:
         admin.drop_login()
         return _facts_again(job, admin, catalogue)
@@ -160,8 +162,9 @@ def _put_in_place(job: Restore, admin: Administrator, source: Source, loaded: Lo
             *exchange.carry_over(side, live, live["comment"]),
             exchange.previous_mark(admin, target, live["comment"]),
         ]
+        stays = [f"{name} stays with the previous database" for name in admin.attached(target)]
         exchange.take_place(admin, side, target, previous, statements)
-        return _facts(loaded, previous)
+        return _facts(loaded, previous, stays)
     skipped = _carry_recorded(job, source)
     exchange.take_place(admin, source.side.database, target, None, [])
     return _facts(loaded, None, skipped)

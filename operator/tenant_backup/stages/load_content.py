@@ -47,6 +47,11 @@ class Source:
         """PostgreSQL's name of the encoding the rows are in."""
         return str(self.catalogue["database"]["encoding"])
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions may work at once beside the one that leads."""
+        return max(1, self.job.database.connections - 1)
+
     def connect(self) -> Connection:
         """A session of the temporary login that acts as the owner."""
         # Losing the last commits in a crash is harmless: the rename that ends a restore is flushed, and all
@@ -79,7 +84,7 @@ def load_content(source: Source) -> Loaded:
         kept = _keep_live(source, connection, gaps)
         told = [*contents.skipped, *excluded.close_gaps(connection, gaps)]
         definitions.set_sequences(connection, source.catalogue["sequences"])
-        schema.restore(contents, "post-data", source.job.database.connections)
+        schema.restore(contents, "post-data", source.sessions)
         told += definitions.add_loose_keys(connection, source.catalogue)
         told += definitions.apply_grants(connection, schema.grants(contents))
         told += definitions.refresh(connection, source.catalogue["materializedViews"])
@@ -199,7 +204,7 @@ class _Transfer:
 
     def run(self) -> None:
         """Load everything and compare each table's rows with the catalogue. Raises the first Failure."""
-        count = min(self._source.job.database.connections, self._waiting.qsize())
+        count = min(self._source.sessions, self._waiting.qsize())
         threads = [
             threading.Thread(target=self._guarded, args=(self._work,), daemon=True) for _ in range(count)
         ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
-
 
 from tenant_backup.contract import job as jobs
 from tests.engines.peer import ArchivePeer, Kept, OpenPeer
@@ -13,10 +16,12 @@ TENANT = jobs.Tenant("cluster-1", "default", "acme", "acme")
 STORE = jobs.Store("volume")
 
 
-def backup(server: Server, database: str, **changes: Any) -> jobs.Backup:
+def backup(server: Server, name: str, **changes: Any) -> jobs.Backup:
     """A backup of a database."""
-    values: dict[str, Any] = {"database": server.database(database), **changes}
-    return jobs.Backup("uid-b", "acme_2024-01-15_14-30-25", "b", TENANT, store=STORE, recipients=["age1"], **values)
+    values: dict[str, Any] = {"database": server.database(name), **changes}
+    return jobs.Backup(
+        "uid-b", "acme_2024-01-15_14-30-25", "b", TENANT, store=STORE, recipients=["age1"], **values
+    )
 
 
 def restore(server: Server, database: str, target: str, uid: str = "uid-r", **changes: Any) -> jobs.Restore:
@@ -69,3 +74,15 @@ def loaded(kept: Kept, job: jobs.Restore) -> dict[str, Any]:
         return facts
     finally:
         peer.close()
+
+
+def start(stage: str, job: jobs.Job, root: Path) -> subprocess.Popen[bytes]:
+    """Run a stage as a process of its own, as a container would."""
+    environment = {
+        **os.environ,
+        "TENANT_BACKUP_ROOT": str(root),
+        "TENANT_BACKUP_JOB": jobs.to_json(job),
+        "PYTHONPATH": str(Path(jobs.__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "tenant_backup.stages", stage]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

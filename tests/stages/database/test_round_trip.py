@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +30,12 @@ def torture(server: Server, new_database: Make) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _roles(server: Server, request: pytest.FixtureRequest) -> None:
+def _roles(server: Server) -> Iterator[None]:
     """Roles that grants name do not outlive a test."""
-
-    def drop() -> None:
-        for database, *_ in server.sql("SELECT datname FROM pg_database WHERE datname ~ '^acme'"):
-            server.drop(str(database))
-        server.sql("DROP ROLE IF EXISTS reader; DROP ROLE IF EXISTS leaver")
-
-    request.addfinalizer(drop)
+    yield
+    for database, *_ in server.sql("SELECT datname FROM pg_database WHERE datname ~ '^acme'"):
+        server.drop(str(database))
+    server.sql("DROP ROLE IF EXISTS reader; DROP ROLE IF EXISTS leaver")
 
 
 @pytest.mark.usefixtures("pod")
@@ -70,7 +67,10 @@ def test_a_missing_role_costs_its_own_grants_and_no_others(server: Server, tortu
     facts = loaded(kept, restore(server, torture, copy))
     skipped = [text for text in facts["skipped"] if "leaver" in text]
     assert len(skipped) == 2
-    assert server.scalar("SELECT has_function_privilege('pg_read_all_stats', 'double(int)', 'EXECUTE')", copy) is False
+    assert (
+        server.scalar("SELECT has_function_privilege('pg_read_all_stats', 'double(int)', 'EXECUTE')", copy)
+        is False
+    )
     assert server.scalar("SELECT has_table_privilege('reader', 'egg', 'SELECT')", copy) is True
 
 
@@ -109,7 +109,9 @@ def test_a_setting_somebody_made_for_the_role_changes_nothing(
               decode(md5(i::text), 'hex') AS b, ARRAY[NULL, 'NULL', E'\\\\'] AS a, (i * 1.23)::numeric::money AS m,
               '<a/><b/>'::xml AS x, 'ü\\' || i AS t FROM generate_series(1, 100) i"""
     name = new_database(f"SET client_encoding = 'UTF8'; CREATE TABLE t AS {rows}")
-    server.sql(f"CREATE ROLE reader; ALTER ROLE tenant SET {setting}; ALTER ROLE postgres SET work_mem = '4MB'")
+    server.sql(
+        f"CREATE ROLE reader; ALTER ROLE tenant SET {setting}; ALTER ROLE postgres SET work_mem = '4MB'"
+    )
     try:
         loaded(dumped(server, name), restore(server, name, f"{name}_copy"))
     finally:
@@ -131,7 +133,9 @@ def test_a_database_in_another_encoding_keeps_its_bytes(
         ident = b"n\xff\x80" if encoding == "SQL_ASCII" else "ü" if encoding == "LATIN1" else "日本"
         raw = ident if isinstance(ident, bytes) else ident.encode()
         connection.execute(b'CREATE TABLE "' + raw + b'" (a int PRIMARY KEY, "' + raw + b'" text)')
-        connection.execute(b'INSERT INTO "' + raw + b"\" SELECT i, E'" + text.encode() + b"' FROM generate_series(1,9) i")
+        connection.execute(
+            b'INSERT INTO "' + raw + b"\" SELECT i, E'" + text.encode() + b"' FROM generate_series(1,9) i"
+        )
     kept = dumped(server, name)
     loaded(kept, restore(server, name, f"{name}_copy"))
     copy = f"{name}_copy"

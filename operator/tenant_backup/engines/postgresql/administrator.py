@@ -38,6 +38,11 @@ _HOLDER = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
 WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid <> pg_backend_pid()
 """
+_ATTACHED = """
+SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = %(database)s
+UNION ALL SELECT 'subscription ' || subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+WHERE d.datname = %(database)s
+"""
 _LOCK_CLASS = 0x7B_AC
 _LOCK_WAIT = 15.0  # seconds
 
@@ -146,6 +151,10 @@ class Administrator:
         locale = _locale(like, self.connection.info.server_version)
         self.run(f"CREATE DATABASE {quoted(database)} TEMPLATE template0 OWNER {quoted(owner)} {locale}")
         self.run(f"REVOKE CONNECT ON DATABASE {quoted(database)} FROM PUBLIC")
+
+    def attached(self, database: str) -> list[str]:
+        """Name the slots and subscriptions that stay with a database when its name changes."""
+        return [row[0] for row in self.connection.execute(_ATTACHED, {"database": database}).fetchall()]
 
     def _scalar(self, query: str, parameters: tuple[Any, ...]) -> Any:
         row = self.connection.execute(query, parameters).fetchone()

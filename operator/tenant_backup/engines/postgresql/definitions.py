@@ -14,6 +14,7 @@ import psycopg
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import clients, failures
+from .catalogue import FORMAT
 from .endpoint import Connection, Endpoint
 from .names import quoted
 from .toc import Contents, Entry, Limits, parse, sift
@@ -188,8 +189,11 @@ def set_sequences(connection: Connection, sequences: list[dict[str, Any]]) -> No
         connection.execute(query, (name, sequence["last"], sequence["called"]))
 
 
-def refuse_older_server(catalogue: dict[str, Any], server: int) -> None:
-    """Raise UNSUPPORTED_CONTENT when the target is older than the server the backup was made from."""
+def refuse_unsupported(catalogue: dict[str, Any], server: int) -> None:
+    """Raise UNSUPPORTED_CONTENT when the target is older than the backup's server, or we than its catalogue."""
+    if catalogue["format"] > FORMAT:
+        message = f"the backup's catalogue has format {catalogue['format']}; use a newer runner image"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
     source = catalogue["server"]["number"]
     if server // 10000 < source // 10000:
         message = f"a backup of PostgreSQL {source // 10000} cannot be restored to version {server // 10000}"

@@ -143,6 +143,9 @@ def _failure(error: psycopg.Error) -> Failure:
         line = failures.error_line(str(error))
         message = f"the database is still in use: {line}; end its sessions and prepared transactions"
         return Failure(Reason.LOAD_FAILED, message, retriable=True)
+    if isinstance(error, psycopg.errors.DuplicateDatabase):
+        message = f"the name was taken meanwhile: {failures.error_line(str(error))}; choose another"
+        return Failure(Reason.NAME_TAKEN, message)
     return failures.of_error(error, Reason.LOAD_FAILED, "exchanging the databases", retriable=True)
 
 

@@ -49,7 +49,7 @@ def for_version(version: int) -> dict[str, str]:
 
 
 def for_reading(version: int) -> dict[str, str]:
-    """Return the settings of a session that reads tables only: a restore's views must work, a dump needs none."""
+    """Return the settings of a session that only reads tables: a dump needs no views, a restore does."""
     settings = for_version(version)
     if version >= 170000 or 160004 <= version < 170000 or 150008 <= version < 160000:
         # A view put in a table's place must not run its functions as us (CVE-2024-7348).

@@ -29,6 +29,7 @@ _PRIVILEGED = (
     "TEXT SEARCH TEMPLATE",
 )
 _NOT_OURS = ("DATABASE", "ENCODING", "STDSTRINGS", "SEARCHPATH")  # restored from the catalogue instead
+_GO_ALONG = ("COMMENT", "ACL", "DEFAULT ACL", "SECURITY LABEL")  # with what they are about
 _PG_PROC = 1255  # OID of the system catalogue, the same in every server
 
 
@@ -71,7 +72,7 @@ class Contents:
 
     def other_owners(self, owner: str) -> Counter[str]:
         """Count the objects that belonged to somebody else, by that role."""
-        own = [entry for entry in self.kept if not entry.is_a(("COMMENT", "ACL", "DEFAULT ACL"))]
+        own = [entry for entry in self.kept if not entry.is_a(_GO_ALONG)]
         return Counter(name for entry in own if (name := entry.text.rpartition(" ")[2]) and name != owner)
 
 
@@ -96,7 +97,8 @@ def sift(entries: list[Entry], limits: Limits) -> Contents:
     _refuse_lost_rows(entries, skipped, refused, limits)
     apart = {entry.id for entry in entries if _is_loose(entry, limits)}
     kept = [entry for entry in entries if entry.id not in foreign | skipped | apart]
-    return Contents(kept, [entry.text for entry in entries if entry.id in skipped])
+    told = [e.text.strip() for e in entries if e.id in skipped and not e.is_a(_GO_ALONG)]
+    return Contents(kept, told)
 
 
 def _needs_more(entry: Entry, limits: Limits) -> bool:

@@ -1,0 +1,136 @@
+"""The pure parts of the PostgreSQL engine: ranges, table of contents, standing, failures, names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.engines.postgresql import exchange, failures, names, properties, ranges, session, toc
+from tenant_backup.engines.postgresql.definitions import statements
+from tenant_backup.engines.postgresql.inventory import Size, Table
+from tenant_backup.engines.postgresql.standing import Next, Standing, decide
+
+HEAP = Table(1, "public", "t", "r", "o", True, True, False, (), ("a",), (), ())
+OTHER = Table(1, "public", "t", "r", "o", False, True, False, (), ("a",), (), ())
+
+
+def bounds(table: Table, blocks: int, size: int) -> list[tuple[int, int | None]]:
+    """The block ranges of a table."""
+    return [(part.first, part.last) for part in ranges.cut(table, Size(blocks, size), 8192)]
+
+
+def test_ranges_have_fixed_boundaries_and_an_open_end() -> None:
+    """A table that grows keeps its ranges and gets more at its end."""
+    small, large = bounds(HEAP, 40000, 40000 * 8192), bounds(HEAP, 80000, 80000 * 8192)
+    assert small == [(0, 16384), (16384, 32768), (32768, None)]
+    assert small[:2] == large[:2]
+    assert (
+        [(0, None)]
+        == bounds(HEAP, 16384, 16384 * 8192)
+        == bounds(HEAP, 0, 0)
+        == bounds(OTHER, 40000, 1 << 30)
+    )
+
+
+def test_values_out_of_line_make_ranges_shorter() -> None:
+    """A narrow heap with a huge TOAST table is still read by many."""
+    assert len(bounds(HEAP, 10000, 10000 * 8192 * 64)) == 40
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Standing(True, "a", True, False, False, False), Next.BUILD),
+        (Standing(True, "a", True, False, True, False), Next.BUILD),
+        (Standing(True, "a", True, False, False, True), Next.ANSWER),
+        (Standing(True, "a", True, False, True, True), Next.BUILD),
+        (Standing(True, "a", False, False, False, False), Next.BUILD),
+        (Standing(True, "a", True, True, False, False), Next.ANSWER),
+        (Standing(False, "a", True, True, False, False), Next.ANSWER),
+        (Standing(False, "a", False, False, True, False), Next.BUILD),
+    ],
+)
+def test_a_run_goes_on_where_a_killed_one_stopped(seen: Standing, expected: Next) -> None:
+    """What exists in the server decides."""
+    assert decide(seen) is expected
+
+
+def test_a_strangers_database_is_never_replaced_by_newdatabase() -> None:
+    """NameTaken."""
+    with pytest.raises(Failure) as caught:
+        decide(Standing(False, "a", True, False, False, False))
+    assert caught.value.reason is Reason.NAME_TAKEN
+
+
+def test_what_depends_on_something_left_out_is_left_out_too() -> None:
+    """Except for tables with rows: that is a failure."""
+    listing = """; comment
+2; 3079 16384 EXTENSION - postgis\x20
+3; 1259 5 TABLE public a b tenant
+;\tdepends on: 2 2
+4; 1259 6 VIEW public v tenant
+;\tdepends on: 3
+5; 1259 7 TABLE public other tenant
+6; 0 0 ACL public TABLE a b tenant
+;\tdepends on: 3
+"""
+    entries = toc.parse(listing)
+    contents = toc.sift(entries, toc.Limits())
+    assert [entry.id for entry in contents.kept] == [5]
+    assert contents.skipped == ["EXTENSION - postgis", "TABLE public a b tenant", "VIEW public v tenant"]
+    with pytest.raises(Failure) as caught:
+        toc.sift(entries, toc.Limits(tables_with_rows=[("public", "a b")]))
+    assert caught.value.reason is Reason.PERMISSION_DENIED
+    assert len(toc.sift(entries, toc.Limits(extensions=["postgis"])).kept) == 5
+
+
+def test_grants_are_taken_one_by_one_from_a_script() -> None:
+    """Names may hold semicolons, quotes and line breaks; psql's commands are no statements."""
+    script = '\\restrict x\n-- c;\nSET a = 1;\nGRANT SELECT ON "a;\nb""" TO x;\nREVOKE ALL ON t FROM y;\n\\unrestrict x\n'
+    assert list(statements(script)) == ['GRANT SELECT ON "a;\nb""" TO x;\n', "REVOKE ALL ON t FROM y;\n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "retriable"),
+    [
+        ('FATAL:  password authentication failed for user "x"', Reason.AUTHENTICATION_FAILED, False),
+        ('FATAL:  database "x" does not exist', Reason.DATABASE_NOT_FOUND, False),
+        ("FATAL:  sorry, too many clients already", Reason.DATABASE_UNREACHABLE, True),
+        ("psql:<stdin>:3: ERROR:  42501: permission denied for table t", Reason.PERMISSION_DENIED, False),
+        ("psql:<stdin>:3: FATAL:  57P01: terminating connection", Reason.DATABASE_UNREACHABLE, True),
+        ("server closed the connection unexpectedly", Reason.DATABASE_UNREACHABLE, True),
+        ("ERROR:  22012: division by zero", Reason.DUMP_FAILED, False),
+    ],
+)
+def test_what_a_program_says_becomes_a_reason(text: str, reason: Reason, *, retriable: bool) -> None:
+    """By SQLSTATE where there is one, else by the server's words."""
+    failure = failures.of_text(text, Reason.DUMP_FAILED, "dumping")
+    assert (failure.reason, failure.retriable) == (reason, retriable)
+    assert text.rpartition("  ")[2].split(": ")[-1] in failure.message
+
+
+def test_names_in_the_server_fit_and_tell_restores_apart() -> None:
+    """63 bytes, never cutting a character, different for different restores and roles."""
+    long = "ü" * 40
+    found = [name(long, uid) for name in (names.side_database, names.previous_database) for uid in ("a", "b")]
+    assert len(set(found)) == 4
+    assert all(len(name.encode()) <= 63 for name in found)
+
+
+def test_our_note_in_a_comment_is_not_part_of_it() -> None:
+    """What a person wrote comes back exactly."""
+    for comment in (None, "text", "two\nlines"):
+        marked = properties.with_mark(comment, "restored 0123abcd")
+        assert (comment, "restored 0123abcd") == (properties.without_mark(marked), properties.mark_of(marked))
+
+
+def test_options_escape_what_libpq_splits_at() -> None:
+    """Blanks and backslashes in values."""
+    assert session.as_options({"a": "b c", "d": "\\"}) == "-c a=b\\ c -c d=\\\\"
+
+
+def test_a_list_setting_keeps_its_elements() -> None:
+    """search_path holds names with quotes of their own; a plain setting is one text."""
+    assert exchange._value("search_path", '"$user", public, "a "", b"') == "'$user', 'public', 'a \", b'"
+    assert exchange._value("search_path", '""') == "''"
+    assert exchange._value("DateStyle", "ISO, DMY") == "'ISO, DMY'"
