@@ -176,6 +176,8 @@ def test_retries_follow_the_table_of_exit_codes() -> None:
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["activeDeadlineSeconds"] == 6 * 3600
     assert "ttlSecondsAfterFinished" not in spec
+    # Nobody is left to record the outcome of a deletion, and doing it again is harmless.
+    assert manifest(all_runs()["delete"], RUNNER)["spec"]["ttlSecondsAfterFinished"] == 900
 
 
 def test_a_job_is_found_by_labels_and_belongs_to_its_object() -> None:

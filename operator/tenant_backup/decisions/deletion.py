@@ -22,6 +22,9 @@ from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
 UNREACHABLE_FOR = timedelta(minutes=10)  # then the object goes and the data stays
 DELETE_DEADLINE = 600  # seconds
+EXPIRES = (
+    900  # seconds: the object whose status would record the outcome is gone by then; longer than any pause
+)
 PAUSES = Pauses(20.0, 300.0)  # seconds between tries
 _STORE_IS_GONE = (
     Reason.STORE_NOT_FOUND,
@@ -97,6 +100,7 @@ def _run(seen: BackupSeen, attempt: int) -> Run:
         secrets=described.store_secrets(store),
         claim=described.claim(store),
         deadline=DELETE_DEADLINE,
+        expires=EXPIRES,
         retries=0,
         attempt=attempt,
     )

@@ -56,6 +56,7 @@ class Run:
     claim: str = ""  # PersistentVolumeClaim of a volume store
     deadline: int = 600  # seconds for all tries together
     retries: int = 2  # further pods after the first failed one
+    expires: int | None = None  # seconds after its end; None: only once its outcome is recorded
     generation: int = 0  # of the spec, where each has a Job of its own
     attempt: int = 1  # which Job this is, where the operator itself tries again
 

@@ -46,6 +46,7 @@ def manifest(run: Run, runner: Runner) -> dict[str, Any]:
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
             "activeDeadlineSeconds": run.deadline,
+            **({} if run.expires is None else {"ttlSecondsAfterFinished": run.expires}),
             "template": {
                 "metadata": {"labels": _labels(run), "annotations": _annotations(run)},
                 "spec": _pod(run, runner),
