@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +89,7 @@ def load_content(source: Source) -> Loaded:
         told += definitions.add_loose_keys(connection, source.catalogue)
         told += definitions.apply_grants(connection, schema.grants(contents))
         told += definitions.refresh(connection, source.catalogue["materializedViews"])
-        _check(source, connection)
+        _check(source)
         valid = _constraints_valid(source, connection)
         told += _owners_told(contents.other_owners(source.owner), source.owner)
     _leave_nothing_to_the_login(source)
@@ -131,13 +132,21 @@ def _keep_live(source: Source, connection: Connection, gaps: list[Gap]) -> Kept:
     return total
 
 
-def _check(source: Source, connection: Connection) -> None:
+def _check(source: Source) -> None:
     """Let the server count every table once more, and gather statistics on the way. Raises ROWS_DIFFER."""
-    for table in source.catalogue["tables"]:
-        connection.execute(f"ANALYZE {names.quoted(table['schema'], table['table'])}")
-        found = rows.count(connection, table)
-        if found is not None:
-            rows.refuse_difference(table["name"], table["rows"], found)
+    tables = sorted(source.catalogue["tables"], key=lambda table: -table["bytes"])
+    shares = [tables[start :: source.sessions] for start in range(min(source.sessions, len(tables)))]
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        list(pool.map(lambda share: _check_tables(source, share), shares))
+
+
+def _check_tables(source: Source, tables: list[dict[str, Any]]) -> None:
+    with source.connect() as connection:
+        for table in tables:
+            connection.execute(f"ANALYZE {names.quoted(table['schema'], table['table'])}")
+            found = rows.count(connection, table)
+            if found is not None:
+                rows.refuse_difference(table["name"], table["rows"], found)
 
 
 def _constraints_valid(source: Source, connection: Connection) -> bool:

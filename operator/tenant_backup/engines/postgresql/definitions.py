@@ -190,7 +190,7 @@ def set_sequences(connection: Connection, sequences: list[dict[str, Any]]) -> No
 
 
 def refuse_unsupported(catalogue: dict[str, Any], server: int) -> None:
-    """Raise UNSUPPORTED_CONTENT when the target is older than the backup's server, or we than its catalogue."""
+    """Raise UNSUPPORTED_CONTENT when the target is older than the source, or we than the catalogue."""
     if catalogue["format"] > FORMAT:
         message = f"the backup's catalogue has format {catalogue['format']}; use a newer runner image"
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
