@@ -79,12 +79,13 @@ def _refusal(status: int) -> web.Response:
 @contextmanager
 def faulty(api: Api, plan: Plan) -> Iterator[_Proxy]:
     """Run a proxy; while it runs, operators started with `api.kubeconfig` go through it."""
-    proxy, loop, started = _Proxy(api, plan), asyncio.new_event_loop(), threading.Event()
-    stop = asyncio.Event()
-    port = 0
+    proxy, started = _Proxy(api, plan), threading.Event()
+    port, stop = 0, asyncio.Event()
+    loop: asyncio.AbstractEventLoop | None = None
 
     async def serve() -> None:
-        nonlocal port
+        nonlocal port, loop
+        loop = asyncio.get_running_loop()
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", proxy.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -96,7 +97,7 @@ def faulty(api: Api, plan: Plan) -> Iterator[_Proxy]:
         await stop.wait()
         await runner.cleanup()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     started.wait()
     direct = api.kubeconfig.read_text()
@@ -107,5 +108,6 @@ def faulty(api: Api, plan: Plan) -> Iterator[_Proxy]:
         yield proxy
     finally:
         api.kubeconfig.write_text(direct)
+        assert loop
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
