@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -272,6 +273,8 @@ def create_bridge() -> None:
     _ip("link", "add", BRIDGE, "address", "02:74:62:6b:00:01", "type", "bridge")
     _ip("addr", "add", f"{NODE_ADDRESS}/16", "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")
+    # What no service answers must end here as unreachable, not leave by the machine's default route.
+    _ip("route", "add", SERVICE_RANGE, "dev", BRIDGE)
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     (STATE / "ip_forward.before").write_text(forward.read_text())
     forward.write_text("1")
@@ -308,10 +311,11 @@ def _remove_network() -> None:
 
 
 def _remove_control_groups() -> None:
-    groups = [path for path in Path("/sys/fs/cgroup").glob("**/kubepods/**/") if path.is_dir()]
-    for path in sorted(groups, key=lambda path: len(path.parts), reverse=True):
+    # os.walk passes over groups that vanish under it: the kernel may still be ending what was in them.
+    groups = [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "/kubepods" in folder]
+    for path in sorted(groups, key=lambda path: path.count("/"), reverse=True):
         with suppress(OSError):
-            path.rmdir()
+            Path(path).rmdir()
 
 
 def _remove_files() -> None:
