@@ -45,6 +45,7 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
 )
 _NOT_THERE = re.compile(
     r"refused|could not translate host|Name or service|timeout expired|timed out|No route|unreachable"
+    r"|server closed the connection|Connection reset"  # what stands before the server, without one behind it
     r"|No such file|Temporary failure|57P03|starting up|shutting down|in recovery mode|not yet accepting"
 )
 
