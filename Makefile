@@ -64,10 +64,12 @@ demo: setup install  ## two tenants: back up, destroy, restore, prove equal
 	$(PYTHON) -m hack.demo --images $(IMAGES)/ $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 ##@ Develop
-.PHONY: setup generate verify test test-cluster-lifecycle bench clean
+.PHONY: setup generate verify test test-cluster-lifecycle bench lock clean
 setup: $(VENV)/.ready  ## make the Python environment in .local/venv
 
 $(VENV)/.ready: constraints/dev.txt pyproject.toml
+	@python3 -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed, python3 is %s" % sys.version.split()[0])'
+	@$(CLUSTER) packages
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/dev.txt
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
@@ -87,14 +89,17 @@ verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	mypy -p hack.localcluster
 	lint-imports
 
-test: setup cluster-up images  ## every test but the cluster's own life; PYTEST_ARGS="-k name" runs some
+test: setup verify $(if $(PYTEST_ARGS),,test-cluster-lifecycle) cluster-up images  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
 	$(PYTHON) -m pytest -m "not owns_cluster" $(PYTEST_ARGS)
 
 test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
-	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster
 
 bench: setup install  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
 	$(PYTHON) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZE),--size $(SIZE))
+
+lock: setup  ## renew the pinned versions and hashes in constraints/
+	hack/lock
 
 clean:  ## remove what was built in this checkout (the cache and the cluster stay)
 	rm -rf build dist .local/venv .*_cache

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import images, lifecycle
+from . import checks, images, lifecycle
 from .say import Problem
 
 
@@ -34,6 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
             lifecycle.load(arguments.archive)
         case "tools":
             lifecycle.tools()
+        case "packages":
+            checks.programs_are_installed(checks.TEST_PROGRAMS)
         case "images" if arguments.push:
             images.push(arguments.push)
         case "images":
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="start the cluster, building what is missing")
     commands.add_parser("down", help="stop the cluster and remove its state")
     commands.add_parser("status", help="say what runs; exit code 0 when the cluster is healthy")
+    commands.add_parser("packages", help="install the Debian packages that tests and bench need")
     commands.add_parser("tools", help="put helm into .local/bin")
     load = commands.add_parser("load", help="load an image archive into the cluster")
     load.add_argument("archive", type=Path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from .say import Problem, step
@@ -24,6 +26,12 @@ PROGRAMS = {  # program: its Debian package
     "catatonit": "catatonit",
     "openssl": "openssl",
 }
+TEST_PROGRAMS = {
+    "initdb": "postgresql",
+    "zstd": "zstd",
+    "umount": "mount",
+}  # what tests and bench run on the host
+VENV_MODULE = "ensurepip"  # Debian keeps it in a package of its own
 
 
 def machine_is_suitable() -> None:
@@ -39,10 +47,13 @@ def machine_is_suitable() -> None:
         )
 
 
-def programs_are_installed() -> None:
-    """Install the Debian packages that are missing."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    packages = [package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)]
+def programs_are_installed(programs: Mapping[str, str] = PROGRAMS) -> None:
+    """Install the Debian packages that are missing, of {program: package}."""
+    postgresql = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *postgresql])
+    packages = [package for program, package in programs.items() if not shutil.which(program, path=path)]
+    if not importlib.util.find_spec(VENV_MODULE):
+        packages.append("python3-venv")
     if not packages:
         return
     if not shutil.which("apt-get"):
