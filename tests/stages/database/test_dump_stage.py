@@ -250,7 +250,10 @@ def test_a_migration_that_holds_a_table_is_waited_for_by_the_next_attempt(
 def psql_children() -> list[int]:
     """The psql processes this process has started."""
     found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, check=True, text=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())],
+        capture_output=True,
+        check=True,
+        text=True,
     )
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "/psql" in line]
 

@@ -117,7 +117,7 @@ class Administrator:
         if self._scalar("SELECT pg_has_role(%s, 'USAGE')", (owner,)):
             yield
             return
-        self.run(f"GRANT {quoted(owner)} TO CURRENT_USER")
+        self._grant(owner, "CURRENT_USER")
         try:
             yield
         finally:
@@ -134,7 +134,7 @@ class Administrator:
         limits = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
         proof = f"PASSWORD {literal(verifier)} VALID UNTIL {literal(until)}"
         self.run(f"CREATE ROLE {quoted(user)} LOGIN {limits} {proof}")
-        self.run(f"GRANT {quoted(owner)} TO {quoted(user)}")
+        self._grant(owner, quoted(user))
         if not self._scalar("SELECT pg_has_role(%s, 'USAGE')", (user,)):
             self.run(f"GRANT {quoted(user)} TO CURRENT_USER")  # to end its sessions; goes with the role
         return endpoint.write_passfile("login", user, password)
@@ -155,6 +155,17 @@ class Administrator:
     def attached(self, database: str) -> list[str]:
         """Name the slots and subscriptions that stay with a database when its name changes."""
         return [row[0] for row in self.connection.execute(_ATTACHED, {"database": database}).fetchall()]
+
+    def _grant(self, role: str, to: str) -> None:
+        """Make somebody a member of a role. From version 16 on CREATEROLE alone does not allow that."""
+        try:
+            self.connection.execute(f"GRANT {quoted(role)} TO {to}")
+        except psycopg.errors.InsufficientPrivilege as error:
+            us = quoted(self.connection.info.user)
+            line = failures.error_line(str(error))
+            message = f"the administrator may not lend the rights of the database's owner: {line}"
+            advice = f"run: GRANT {quoted(role)} TO {us} WITH ADMIN OPTION"
+            raise Failure(Reason.PERMISSION_DENIED, f"{message}; {advice}") from error
 
     def _scalar(self, query: str, parameters: tuple[Any, ...]) -> Any:
         row = self.connection.execute(query, parameters).fetchone()

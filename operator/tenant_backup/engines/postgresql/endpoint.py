@@ -72,6 +72,8 @@ class Endpoint:
             "sslrootcert": self.sslrootcert,
             "connect_timeout": str(_CONNECT_TIMEOUT),
             "keepalives_idle": "30",  # an idle control connection outlives a firewall's patience
+            "keepalives_interval": "10",
+            "keepalives_count": "3",  # a server that vanished is noticed within a minute
             "application_name": "tenant-backup",
             "options": session.options(**(settings or {})),
             **more,
