@@ -17,7 +17,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
 from tenant_backup.contract.results import Result, encode
 
-from .wire import failed_flag
+from .wire import failed_flag, hold_life
 
 STAGES = (
     "prepare",
@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> int:
         return ExitCode.PERMANENT
     stage = arguments[0]
     signal.signal(signal.SIGTERM, _terminate)
+    if paths.RUN.is_dir():
+        hold_life(paths.RUN, stage)
     result, code = _run(stage)
     if code and paths.RUN.is_dir():
         failed_flag(paths.RUN, stage).write_bytes(encode(result))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .wire import PEER_TIMEOUT, failed_flag, peer_failed
+from .wire import PEER_TIMEOUT, has_ended, peer_failed
 
 _TICK = 0.2  # seconds between looks at the clock and at a peer's flag
 
@@ -97,14 +97,14 @@ class Crew:
 
 
 class Patience:
-    """Waits for a peer's first connection: not for ever, and not for one that said it failed."""
+    """Waits for a peer's first connection: not for ever, and not for one that has ended."""
 
     def __init__(self, run: Path, peer: str) -> None:
-        self._flag, self._peer = failed_flag(run, peer), peer
+        self._run, self._peer = run, peer
         self._give_up = time.monotonic() + PEER_TIMEOUT
         self.came = False
 
     def check(self) -> None:
         """Raise Failure(PEER_FAILED) when the peer will not come any more."""
-        if not self.came and (self._flag.exists() or time.monotonic() > self._give_up):
+        if not self.came and (has_ended(self._run, self._peer) or time.monotonic() > self._give_up):
             raise peer_failed(self._peer)

@@ -13,6 +13,7 @@ End of file anywhere else is failure: a peer that dies is never mistaken for one
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -62,9 +63,39 @@ def connect(path: Path, peer: str, timeout: float = PEER_TIMEOUT) -> socket.sock
             return client
         except (FileNotFoundError, ConnectionRefusedError):
             client.close()
-        if failed_flag(path.parent, peer).exists() or time.monotonic() > give_up:
+        if has_ended(path.parent, peer) or time.monotonic() > give_up:
             raise peer_failed(peer)
         time.sleep(0.02)
+
+
+def hold_life(run: Path, stage: str) -> int:
+    """Lock the file that says that this stage lives; the kernel lets go however the process ends.
+
+    Returns the descriptor, to be kept open until then.
+    """
+    unseen = run / f"{stage}.starting"
+    descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    unseen.rename(run / f"{stage}.alive")  # seen only once it is locked: nobody takes us for dead
+    return descriptor
+
+
+def has_ended(run: Path, peer: str) -> bool:
+    """Whether a peer that has not connected yet never will: it said that it failed, or was killed."""
+    if failed_flag(run, peer).exists():
+        return True
+    try:
+        descriptor = os.open(run / f"{peer}.alive", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # it has not started yet
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def failed_flag(run: Path, stage: str) -> Path:
