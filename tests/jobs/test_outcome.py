@@ -62,6 +62,20 @@ def test_the_facts_are_uploads() -> None:
     assert found.facts == FACTS
 
 
+def test_a_pod_whose_containers_have_all_ended_is_over_whatever_its_phase_says() -> None:
+    """The kubelet changes the phase seconds later."""
+    containers = [ended("dump", 0, OK), ended("archive", 0, OK), ended("upload", 0, Result(True, FACTS))]
+    seen = look(pod("Running", *containers))
+    assert seen.outcome is not None
+    assert (seen.outcome.ok, seen.outcome.facts, seen.running) == (True, FACTS, False)
+
+
+def test_a_pod_with_a_container_that_still_runs_is_not_over() -> None:
+    """Upload speaks last."""
+    running = {"name": "upload", "state": {"running": {"startedAt": BORN}}}
+    assert look(pod("Running", ended("dump", 0, OK), ended("archive", 0, OK), running)).outcome is None
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_the_root_cause_is_the_one_that_blames_nobody(order: tuple[int, ...]) -> None:
     """In whichever order the kubelet lists the containers."""

@@ -36,8 +36,8 @@ def see(
 ) -> JobSeen:
     """Return what decisions need to know of a Job, its pods, and Events of type Warning about them."""
     mine = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-    ended = [pod for pod in mine if _phase(pod) in ("Succeeded", "Failed")]
-    living = [pod for pod in mine if _phase(pod) not in ("Succeeded", "Failed")]
+    ended = [pod for pod in mine if _has_ended(pod)]
+    living = [pod for pod in mine if not _has_ended(pod)]
     metadata, status = job["metadata"], job.get("status", {})
     marks = metadata.get("labels", {})
     finished, failure = _finished(status)
@@ -82,7 +82,7 @@ def how_it_ended(pod: Object, purpose: str) -> Ended:
     """Return the answer of a pod that ended, from its containers' termination messages."""
     answers = [_answer(status) for status in _container_statuses(pod)]
     failures = [(name, result) for name, result in answers if result is not None and not result.ok]
-    if _phase(pod) == "Succeeded" and not failures:
+    if _phase(pod) != "Failed" and answers and not failures:
         facts = next(
             (result.facts for name, result in answers if result and name == SPOKESMAN.get(purpose)), {}
         )
@@ -160,6 +160,14 @@ def _node_is_lost(pod: Object, now: datetime) -> bool:
         or pod["status"].get("reason") == "NodeLost"
     )
     return said or (asked is not None and now - asked > _NODE_GONE_AFTER)
+
+
+def _has_ended(pod: Object) -> bool:
+    """Whether nothing runs in the pod any more; the kubelet changes the phase seconds later."""
+    if _phase(pod) in ("Succeeded", "Failed"):
+        return True
+    states = [status.get("state", {}) for status in pod.get("status", {}).get("containerStatuses", ())]
+    return bool(states) and all("terminated" in state for state in states)
 
 
 def _phase(pod: Object) -> str:
