@@ -64,8 +64,8 @@ class Database(Struct):
     """
     tls: Tls | None = None
     """How the connection is protected; without it TLS is used when the server offers it."""
-    connections: int = Field(default=4, ge=1, le=32)
-    """At most this many connections at once."""
+    connections: int = Field(default=4, ge=2, le=32)
+    """At most this many connections at once: one holds the snapshot, the others read or load."""
 
 
 class Module(Struct):
