@@ -24,9 +24,9 @@ def find(stage: str, namespace: str, seconds: float = 30, *, other_than: int = 0
     raise TimeoutError(f"no process of stage {stage} in {namespace} within {seconds:.0f} s")
 
 
-def find_listening(stage: str, namespace: str, socket: str) -> int:
-    """Return the process id of a stage once it listens on `socket`: its peers can reach it."""
-    found = find(stage, namespace)
+def find_listening(stage: str, namespace: str, socket: str, *, other_than: int = 0) -> int:
+    """Return the process id of a stage once the file `socket` is there: its peers can reach it."""
+    found = find(stage, namespace, 60, other_than=other_than)
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
         if Path(f"/proc/{found}/root/run/tenant-backup/{socket}").exists():

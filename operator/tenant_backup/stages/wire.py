@@ -28,7 +28,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 
 BLOCK = 1 << 20  # bytes read or sent at once
 MARKER_LENGTH = 32  # bytes
-PEER_TIMEOUT = 120.0  # seconds to wait for a peer that has not come up
+PEER_TIMEOUT = 60.0  # seconds to wait for a peer that has not come up
 _MESSAGE_LIMIT = 64 << 20  # bytes; a catalogue of 100,000 tables fits
 _LENGTH = struct.Struct(">I")
 
