@@ -69,11 +69,15 @@ setup: $(VENV)/.ready  ## make the Python environment in .local/venv
 
 $(VENV)/.ready: constraints/dev.txt pyproject.toml
 	@python3 -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed, python3 is %s" % sys.version.split()[0])'
-	@$(CLUSTER) packages
+	@python3 -c 'import ensurepip' 2>/dev/null || $(CLUSTER) packages
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/dev.txt
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
+
+.PHONY: packages
+packages:
+	@$(CLUSTER) packages
 
 $(LOCAL)/bin/helm:
 	@$(CLUSTER) tools
@@ -89,13 +93,13 @@ verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	mypy -p hack.localcluster
 	lint-imports
 
-test: setup verify $(if $(PYTEST_ARGS),,test-cluster-lifecycle) cluster-up images  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
+test: packages setup verify $(if $(PYTEST_ARGS),,test-cluster-lifecycle) cluster-up images  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
 	$(PYTHON) -m pytest -m "not owns_cluster" $(PYTEST_ARGS)
 
 test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
 	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster
 
-bench: setup install  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
+bench: packages setup install  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
 	$(PYTHON) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZE),--size $(SIZE))
 
 lock: setup  ## renew the pinned versions and hashes in constraints/

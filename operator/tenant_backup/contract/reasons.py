@@ -65,6 +65,11 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     NODE_LOST = "NodeLost"
     CANCELLED = "Cancelled"
+    # Events that are no condition
+    BACKUP_SUCCEEDED = "BackupSucceeded"
+    RESTORE_SUCCEEDED = "RestoreSucceeded"
+    KEYS_CREATED = "KeysCreated"
+    PREVIOUS_DROPPED = "PreviousDropped"
     # deletion
     DATA_DELETED = "DataDeleted"
     DATA_RETAINED = "DataRetained"

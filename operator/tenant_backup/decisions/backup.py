@@ -189,8 +189,8 @@ def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[A
     }
     record |= {key: status[key] for key in _AUDITED if key in status}
     if isinstance(verdict, Done):
-        return (Announce("Normal", "BackupSucceeded", verdict.message), Audit(record))
-    return (Announce("Warning", str(verdict.reason), verdict.message), Audit(record))
+        return (Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message), Audit(record))
+    return (Announce("Warning", verdict.reason, verdict.message), Audit(record))
 
 
 def _status(

@@ -60,7 +60,7 @@ def _delete_the_data(seen: BackupSeen, now: datetime) -> Plan:
     course = _course(seen, now)
     verdict = course.verdict
     if isinstance(verdict, Done):
-        gone = Announce("Normal", "DataDeleted", "the backup is deleted from its store")
+        gone = Announce("Normal", Reason.DATA_DELETED, "the backup is deleted from its store")
         return Plan((gone, ReleaseData(), *course.actions))
     if verdict.reason in _STORE_IS_GONE and _waited_long_enough(seen, now):
         return _let_go(f"its store could not be reached for {UNREACHABLE_FOR}: {verdict.message}")
@@ -123,7 +123,9 @@ def _job(seen: BackupSeen) -> contract.Delete:
 
 
 def _let_go(why: str) -> Plan:
-    return Plan((Announce("Warning", "DataRetained", f"the data stays in the store: {why}"), ReleaseData()))
+    return Plan(
+        (Announce("Warning", Reason.DATA_RETAINED, f"the data stays in the store: {why}"), ReleaseData())
+    )
 
 
 def _plan(seen: BackupSeen, course: Course, now: datetime) -> Plan:

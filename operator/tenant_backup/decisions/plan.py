@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tenant_backup.contract import job as contract
+from tenant_backup.contract.reasons import Reason
 
 from .verdicts import Ref
 
@@ -116,7 +117,7 @@ class Announce:
     """An Event on the object. Its name is a function of object and content: never posted twice."""
 
     type: Literal["Normal", "Warning"]
-    reason: str
+    reason: Reason
     message: str
 
 

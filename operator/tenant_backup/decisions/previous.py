@@ -62,7 +62,7 @@ def _undo(seen: RestoreSeen, now: datetime) -> Plan:
         status = _with(seen, Fact("Undone", "True", Reason.UNDONE, message), now)
         # What the undo took away is now the previous one, under the same name, and kept as long.
         status |= {"state": "Undone", "undoUntil": rfc3339(now + kept)}
-        told = Announce("Normal", "Undone", message)
+        told = Announce("Normal", Reason.UNDONE, message)
         return Plan((*course.actions, told), status, kept.total_seconds())
     reason, message = course.verdict.reason, course.verdict.message
     fact = Fact("Undone", "False", reason, message)
@@ -79,12 +79,11 @@ def _drop(seen: RestoreSeen, now: datetime) -> Plan:
         }
         name = seen.status["previousDatabase"]
         return Plan(
-            (*course.actions, Announce("Normal", "PreviousDropped", f"database {name} was dropped")), status
+            (*course.actions, Announce("Normal", Reason.PREVIOUS_DROPPED, f"database {name} was dropped")),
+            status,
         )
     if isinstance(course.verdict, Failed):
-        told = Announce(
-            "Warning", str(course.verdict.reason), f"previous not dropped: {course.verdict.message}"
-        )
+        told = Announce("Warning", course.verdict.reason, f"previous not dropped: {course.verdict.message}")
         return Plan((*course.actions, told), None, course.verdict.retry_in)
     return Plan(course.actions, None, course.verdict.retry_in)
 

@@ -285,8 +285,8 @@ def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[
     }
     record |= {key: status[key] for key in _AUDITED if key in status}
     if isinstance(verdict, Done):
-        return (Announce("Normal", "RestoreSucceeded", verdict.message), Audit(record))
-    return (Announce("Warning", str(verdict.reason), verdict.message), Audit(record))
+        return (Announce("Normal", Reason.RESTORE_SUCCEEDED, verdict.message), Audit(record))
+    return (Announce("Warning", verdict.reason, verdict.message), Audit(record))
 
 
 def _status(

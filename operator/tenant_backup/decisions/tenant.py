@@ -42,7 +42,7 @@ def decide(seen: TenantSeen, now: datetime) -> Plan:
 
 
 def _keys(seen: TenantSeen) -> tuple[Action, ...]:
-    told = Announce("Normal", "KeysCreated", _KEEP)
+    told = Announce("Normal", Reason.KEYS_CREATED, _KEEP)
     # Unproven is settled by `observe`; Lost means that we died after the status patch and before the
     # Secret was there: nothing was ever encrypted with those keys, so new ones take their place.
     if seen.keys in ("Absent", "Lost"):
