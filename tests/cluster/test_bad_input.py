@@ -21,6 +21,7 @@ from .conftest import Room, failure
 pytestmark = pytest.mark.cluster
 
 KNOWN = 30  # seconds within which a failure that can be known must be told
+VANISHED = 60  # seconds for a server that went without a word: silence has to last before it says something
 BIG_SQL = (
     "INSERT INTO note SELECT i, 1 + i % 1000, repeat(md5(i::text), 16) FROM generate_series(10001, 110000) i"
 )
@@ -207,7 +208,7 @@ def test_a_database_pod_deleted_in_mid_dump_is_never_a_backup(own_server: Room) 
     with processes.frozen("archive", room.kubectl.namespace, "archive.sock"):
         _wait_for_copy(room)
         room.kubectl("delete", "pod", "-l", "app=pg-own", "--grace-period=1")
-    room.kubectl.wait("tb", "b1", lambda found: "DatabaseUnreachable" in str(found.get("status")), KNOWN)
+    room.kubectl.wait("tb", "b1", lambda found: "DatabaseUnreachable" in str(found.get("status")), VANISHED)
     reason, _ = failure(room.kubectl.wait("tb", "b1", is_over, 90))
     assert reason in {"DatabaseUnreachable", "AuthenticationFailed", "DatabaseNotFound"}
     assert room.manifests() == []

@@ -97,7 +97,9 @@ class Pod:
         (self.root / "secrets" / folder / name).write_bytes(value)
 
     def prepare(self, *, committed: dict[str, Any] | None = None, keys: tuple[str, ...] = ()) -> None:
-        """Do what the init container does."""
+        """Do what the init container does; with it begins a new pod, whose run folder is empty."""
+        for stale in self.run.glob("*.alive"):
+            stale.unlink()
         document = {"backupId": BACKUP_ID, "keys": list(keys), "committed": committed}
         (self.run / "prepared.json").write_text(json.dumps(document))
 

@@ -71,9 +71,11 @@ class Endpoint:
             "sslmode": self.sslmode,
             "sslrootcert": self.sslrootcert,
             "connect_timeout": str(_CONNECT_TIMEOUT),
-            "keepalives_idle": "30",  # an idle control connection outlives a firewall's patience
-            "keepalives_interval": "10",
-            "keepalives_count": "3",  # a server that vanished is noticed within a minute
+            # A server that vanished without a word is noticed within half a minute of silence, and an idle
+            # control connection outlives a firewall's patience.
+            "keepalives_idle": "10",
+            "keepalives_interval": "5",
+            "keepalives_count": "3",
             "application_name": "tenant-backup",
             "options": session.options(**(settings or {})),
             **more,
