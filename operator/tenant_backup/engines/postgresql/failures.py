@@ -38,7 +38,8 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"too many (?:clients|connections)|remaining connection slots", "53300"),
     (r"starting up|shutting down|in recovery mode|not yet accepting", "57P03"),
     (
-        r"terminating connection|server closed the connection|connection to server was lost|SSL SYSCALL",
+        r"terminating connection|server closed the connection|connection to server was lost|SSL SYSCALL"
+        r"|could not (?:receive|send) data",
         "57P01",
     ),
     (r"lock timeout|could not obtain lock|due to statement timeout", "55P03"),
