@@ -37,11 +37,8 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"permission denied|must be (?:superuser|owner|member)|must have (?:the|privileges|admin)", "42501"),
     (r"too many (?:clients|connections)|remaining connection slots", "53300"),
     (r"starting up|shutting down|in recovery mode|not yet accepting", "57P03"),
-    (
-        r"terminating connection|server closed the connection|connection to server was lost|SSL SYSCALL"
-        r"|could not (?:receive|send) data",
-        "57P01",
-    ),
+    (r"terminating connection|server closed the connection|connection to server was lost", "57P01"),
+    (r"SSL SYSCALL|could not (?:receive|send) data", "57P01"),
     (r"lock timeout|could not obtain lock|due to statement timeout", "55P03"),
 )
 _NOT_THERE = re.compile(
