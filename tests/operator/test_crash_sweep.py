@@ -71,7 +71,7 @@ def life(space: Space, crash_at: str) -> tuple[bool, Counter[str]]:
                 asked = True
             return asked and settled(space)
 
-        space.until(over, f"everything is done after a crash at {crash_at}", 90)
+        space.until(over, f"everything is done after a crash at {crash_at}", 300)
         for process in space.processes:
             process.kill()  # the end state is there: nobody waits for manners
             process.wait()
