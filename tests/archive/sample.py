@@ -6,6 +6,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tenant_backup.archive.manifest import (
 )
 from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
 from tenant_backup.archive.writer import ArchiveWriter, Spooled, Written
+from tenant_backup.contract.reasons import Failure
 
 BACKUP_ID = "acme_2024-01-15_14-30-25"
 Segments = dict[str, tuple[Kind, Iterable[bytes]]]
@@ -158,8 +160,12 @@ def open_reader(
     manifest = open_manifest(data, keys.public, BACKUP_ID, ("acme", "default", "acme"))
     whose = identity or keys.identity
     reader = ArchiveReader(manifest, open_index_key(manifest, mounted, whose, folder), whose, folder)
-    reader.check_presence()
-    reader.check_identity()
+    try:
+        reader.check_presence()
+        reader.check_identity()
+    except Failure:
+        reader.close()
+        raise
     return reader
 
 
@@ -168,12 +174,12 @@ def read_all(
 ) -> dict[str, bytes]:
     """Read every segment; `hand_on` sees each block as it leaves the reader."""
     contents: dict[str, bytes] = {}
-    catalogue: Catalogue = reader.catalogue()
-    for segment_id, segment in catalogue.segments.items():
-        parts = []
-        for block in reader.blocks(segment):
-            hand_on(segment_id, block)
-            parts.append(block)
-        contents[segment_id] = b"".join(parts)
-    reader.close()
+    with closing(reader):
+        catalogue: Catalogue = reader.catalogue()
+        for segment_id, segment in catalogue.segments.items():
+            parts = []
+            for block in reader.blocks(segment):
+                hand_on(segment_id, block)
+                parts.append(block)
+            contents[segment_id] = b"".join(parts)
     return contents

@@ -7,7 +7,7 @@ file; what they raise then is a consequence and is dropped.
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import threading
 import time
@@ -60,14 +60,17 @@ class Crew:
 
         `tick` is called several times a second. Raises what a thread raised, or what `tick` raises.
         """
-        sources = [self._woken] if server is None else [self._woken, server]
-        while self._still_waiting(done):
-            ready, _, _ = select.select(sources, [], [], _TICK)
-            if self._woken in ready:
-                self._woken.recv(4096)
-            if server in ready and server is not None:
-                serve(server.accept()[0])
-            tick()
+        with selectors.DefaultSelector() as selector:  # select() ends at descriptor 1023
+            selector.register(self._woken, selectors.EVENT_READ)
+            if server is not None:
+                selector.register(server, selectors.EVENT_READ)
+            while self._still_waiting(done):
+                for key, _ in selector.select(_TICK):
+                    if key.fileobj is self._woken:
+                        self._woken.recv(4096)
+                    elif server is not None:
+                        serve(server.accept()[0])
+                tick()
 
     def close(self) -> None:
         """Shut every connection down; threads that still read find end of file."""
