@@ -10,6 +10,16 @@ import pytest
 from hack.lab.kubectl import LOCAL_KUBECONFIG, ROOT, Kubectl
 from hack.lab.servers import namespace as namespace_object
 
+_ON_THE_CLUSTER = {"api", "chart", "cluster", "docs", "local_cluster"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2` the local cluster belongs to one process; the other folders go to whoever is free."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        group = "the local cluster" if folder in _ON_THE_CLUSTER else f"{folder}/{item.path.name}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def kubectl() -> Kubectl:
