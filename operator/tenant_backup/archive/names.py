@@ -43,3 +43,13 @@ def wrapped_index_key(key_id: str, recipient_set: str) -> str:
 def manifest(backup_id: str) -> str:
     """Return the name of a backup's manifest: its existence is the commit."""
     return f"manifests/{backup_id}"
+
+
+def bad(object_id: str) -> str:
+    """Return the name of the mark that a pack or list is damaged."""
+    return f"bad/{object_id}"
+
+
+def gc(collection_id: str) -> str:
+    """Return the name of an object that names what is to be deleted."""
+    return f"gc/{collection_id}"

@@ -15,7 +15,7 @@ from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.stores import connect
-from tenant_backup.stores.base import AlreadyExistsError, Entry, NotFoundError, Store, digest_of, read
+from tenant_backup.stores.base import AlreadyExistsError, NotFoundError, Store, digest_of, read
 
 FOLDER = ".probe"  # no tenant's slug begins with a dot
 _LIMIT = 1 << 16  # bytes
@@ -33,7 +33,7 @@ def run(job: jobs.Probe, *, secrets: Path = paths.SECRETS, volume: Path = paths.
     store.put(name, first, digest_of(first))
     _require_back(store, name, first)
     conditional = _refuses_to_overwrite(store, name, first)
-    _require_listed(store, folder, Entry(name, len(first)))
+    _require_listed(store, folder, name, len(first))
     capabilities = {"conditionalPut": conditional, "delete": _deletes(store, folder)}
     location = store.location.removesuffix(FOLDER).rstrip("/")
     return {"location": location, "capabilities": capabilities}
@@ -64,9 +64,9 @@ def _require_back(store: Store, name: str, data: bytes) -> None:
         raise Failure(Reason.CHECKSUM_MISMATCH, message)
 
 
-def _require_listed(store: Store, folder: str, entry: Entry) -> None:
-    if entry not in list(store.entries(folder)):
-        message = f"{store.location}/{entry.name} was written and is not listed; use a store with listings"
+def _require_listed(store: Store, folder: str, name: str, length: int) -> None:
+    if (name, length) not in [(entry.name, entry.length) for entry in store.entries(folder)]:
+        message = f"{store.location}/{name} was written and is not listed; use a store with listings"
         raise Failure(Reason.STORE_UNAVAILABLE, message + " that are complete at once", retriable=True)
 
 

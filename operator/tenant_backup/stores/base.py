@@ -9,42 +9,26 @@ import hashlib
 import mmap
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tenant_backup.contract.objects import (
+    AlreadyExistsError,
+    Buffer,
+    Digest,
+    Entry,
+    NotFoundError,
+    digest_of,
+    read,
+)
 from tenant_backup.contract.reasons import Failure, Reason
+
+__all__ = ["AlreadyExistsError", "Buffer", "Digest", "Entry", "NotFoundError", "digest_of", "read"]
 
 BLOCK = 1 << 20  # bytes moved at once
 SMALL = 1 << 20  # bytes; longer objects get longer time-outs
 PATIENCE = 15.0  # seconds of retries inside one call before StoreUnavailable
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-
-Buffer = bytes | memoryview
-
-
-class AlreadyExistsError(Exception):
-    """The name is taken: by another writer, or by an earlier try of this very call."""
-
-
-class NotFoundError(Exception):
-    """The store is there and answers, and has no object of this name."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One listed object; `length` in bytes."""
-
-    name: str
-    length: int
-
-
-@dataclass(frozen=True)
-class Digest:
-    """What an object's bytes are: `length` in bytes, `sha256` as hex."""
-
-    length: int
-    sha256: str
 
 
 class Store(Protocol):
@@ -80,6 +64,9 @@ class Store(Protocol):
         Complete: an object whose `put` returned before the call is listed.
         """
 
+    def folders(self) -> Iterator[str]:
+        """Yield the first part of every name of two or more parts, once each, sorted."""
+
     def delete(self, name: str) -> None:
         """Delete the object; it is not an error when there is none."""
 
@@ -104,11 +91,6 @@ def view_of(source: Path | bytes) -> memoryview:
 def blocks_of(view: memoryview) -> Iterator[memoryview]:
     """Yield `view` in slices of BLOCK bytes."""
     return (view[at : at + BLOCK] for at in range(0, len(view), BLOCK))
-
-
-def digest_of(data: Buffer) -> Digest:
-    """Return the digest of bytes in memory or mapped."""
-    return Digest(len(data), hashlib.sha256(data).hexdigest())
 
 
 def require_digest(name: str, actual: Digest, expected: Digest) -> None:
@@ -153,13 +135,3 @@ def fetch(store: Store, name: str, target: Path) -> Digest:
             sha256.update(block)
             length += file.write(block)
     return Digest(length, sha256.hexdigest())
-
-
-def read(store: Store, name: str, limit: int) -> bytes:
-    """Return a small object whole. Raises NotFoundError; Failure ChecksumMismatch above `limit` bytes."""
-    data = bytearray()
-    for block in store.chunks(name):
-        data += block
-        if len(data) > limit:
-            raise Failure(Reason.CHECKSUM_MISMATCH, f"{name} is longer than the {limit} bytes it may have")
-    return bytes(data)

@@ -127,10 +127,19 @@ class S3Store:
         while True:
             page = self._patiently(folder, self._listing(self._key(folder), last))
             for item in page:
-                yield Entry(item["path"].removeprefix(f"{self._root}/"), int(item["size"]))
+                name = item["path"].removeprefix(f"{self._root}/")
+                yield Entry(name, int(item["size"]), item["last_modified"].timestamp())
             if len(page) < _PAGE:
                 return
             last = page[-1]["path"]
+
+    def folders(self) -> Iterator[str]:
+        """See Store. One request per thousand folders."""
+        above = f"{self._root}/" if self._root else ""
+        found = self._patiently(
+            above, lambda: obstore.list_with_delimiter(self._quick, above or None)["common_prefixes"]
+        )
+        yield from sorted(path.removeprefix(above).rstrip("/") for path in found)
 
     def delete(self, name: str) -> None:
         """See Store."""

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tenant_backup.contract.reasons import Failure, Reason
@@ -94,6 +94,12 @@ class VolumeStore:
         """See Store."""
         with self._explained():
             yield from (entry for entry in _walk(self._path(folder), folder) if entry.name > after)
+
+    def folders(self) -> Iterator[str]:
+        """See Store."""
+        with self._explained(), suppress(FileNotFoundError, NotADirectoryError):
+            found = [item.name for item in os.scandir(self._root) if item.is_dir(follow_symlinks=False)]
+            yield from sorted(name for name in found if not name.startswith("."))
 
     def delete(self, name: str) -> None:
         """See Store."""
@@ -207,4 +213,7 @@ def _walk(folder: Path, name: str) -> Iterator[Entry]:
         if item.is_dir(follow_symlinks=False):
             yield from _walk(folder / item.name, below)
         elif item.is_file(follow_symlinks=False):
-            yield Entry(below, item.stat(follow_symlinks=False).st_size)
+            # Deleted since the folder was read: by the collector, or by another one's.
+            with suppress(FileNotFoundError):
+                status = item.stat(follow_symlinks=False)
+                yield Entry(below, status.st_size, status.st_mtime)
