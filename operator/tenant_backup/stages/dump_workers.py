@@ -8,6 +8,7 @@ gone.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import threading
@@ -105,7 +106,9 @@ def planned(view: View, choices: list[Choice], parts: list[Range], *, large_obje
 
 def read_all(dump: Dump, sessions: int) -> None:
     """Read everything that is queued with at most `sessions` sessions. Raises the first Failure."""
-    count = min(max(1, sessions), 2 + dump.total // _BYTES_PER_WORKER)
+    # Two feed what a core can compress; more readers than that only take the processor from each other.
+    worth = min(2 + dump.total // _BYTES_PER_WORKER, max(2, os.cpu_count() or 1))
+    count = min(max(1, sessions), worth)
     threads = [threading.Thread(target=_work, args=(dump,), daemon=True) for _ in range(count)]
     try:
         for thread in threads:

@@ -3,8 +3,8 @@
 A message is a 4-byte big-endian length and that many bytes of JSON. Rows follow in one of two ways:
 
 * From `dump` to `archive` a child process (psql) writes raw bytes straight to the socket, so the
-  stream cannot be framed. It ends with a marker: 32 random bytes announced in the message before,
-  which no row can contain because nobody knew them. Then comes the producer's own verdict.
+  stream cannot be framed. It ends with a marker: a zero and 31 random bytes announced in the message
+  before, which no row can contain because nobody knew them. Then comes the producer's own verdict.
 * From `open` to `load` both ends are ours: blocks of at most BLOCK bytes, each with a 4-byte
   length; length zero ends the stream, then comes the verdict.
 
@@ -115,8 +115,8 @@ def send_marker(connection: socket.socket, marker: bytes) -> None:
 
 
 def new_marker() -> bytes:
-    """Return 32 random bytes; announce them as hex in the message before the stream."""
-    return secrets.token_bytes(MARKER_LENGTH)
+    """Return a marker no stream contains; announce it as hex in the message before the stream."""
+    return b"\0" + secrets.token_bytes(MARKER_LENGTH - 1)
 
 
 def send_blocks(connection: socket.socket, blocks: Iterator[bytes | memoryview]) -> None:
@@ -169,7 +169,7 @@ class Reader:
         filled = len(self._ahead)
         view[:filled] = self._ahead
         self._ahead = b""
-        while (at := buffer.find(marker, 0, filled)) < 0:
+        while (at := _find(buffer, marker, filled)) < 0:
             # The marker may straddle two reads: keep its longest possible beginning back.
             safe = max(0, filled - keep)
             if safe:
@@ -223,8 +223,7 @@ class Reader:
             return 0
 
 
-def pass_to_child(connection: socket.socket) -> int:
-    """Return the file descriptor to use as a child's standard output."""
-    fd = connection.fileno()
-    os.set_inheritable(fd, True)
-    return fd
+def _find(buffer: bytearray, marker: bytes, end: int) -> int:
+    # Text has no zero byte, and one byte is looked for five times as fast as thirty-two.
+    zero = buffer.find(marker[:1], 0, end)
+    return zero if zero < 0 else buffer.find(marker, zero, end)
