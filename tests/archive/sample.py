@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tenant_backup.archive import names
 from tenant_backup.archive.frame import Kind
-from tenant_backup.archive.keys import DataKey, Identity, IndexKey, WriterKeys, recipient_set, wrap
+from tenant_backup.archive.keys import Identity, IndexKey, Mode, TenantKeys, WriterKeys
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import (
     FORMAT,
@@ -82,6 +82,7 @@ class Keyring:
     signing: Ed25519PrivateKey
     identity_text: str
     recipients: list[str]
+    mode: Mode = "Age"
 
     @classmethod
     def fresh(cls) -> Keyring:
@@ -106,12 +107,18 @@ class Keyring:
 
     def writer_keys(self) -> WriterKeys:
         """What a backup has."""
-        return WriterKeys(self.index, DataKey.fresh(self.recipients), self.signing)
+        return WriterKeys.fresh(self.tenant, self.mode, self.recipients)
+
+    @property
+    def tenant(self) -> TenantKeys:
+        """What the cluster keeps."""
+        return TenantKeys(self.index, self.signing.private_bytes_raw())
 
 
 def write(folder: Folder, keys: Keyring, segments: Segments, backup_id: str = BACKUP_ID) -> Written:
     """Write a whole backup of tenant acme into `folder`, as the archive stage does."""
-    writer = ArchiveWriter(keys.writer_keys(), "acme", folder.root, folder.take)
+    used = keys.writer_keys()
+    writer = ArchiveWriter(used, "acme", folder.root, folder.take)
     for segment_id, (kind, pieces) in segments.items():
         segment = writer.segment(segment_id, kind, "public.t" if kind is Kind.ROWS else None)
         for piece in pieces:
@@ -120,8 +127,7 @@ def write(folder: Folder, keys: Keyring, segments: Segments, backup_id: str = BA
     written = writer.finish({"tables": [], "engine": "test"})
     manifest = describe(keys, written, backup_id)
     folder.put(names.manifest(backup_id), sign(manifest, keys.signing))
-    key_name = names.wrapped_index_key(keys.index.key_id, recipient_set(keys.recipients))
-    folder.put(key_name, wrap(keys.index.secret, keys.recipients))
+    folder.put(used.stored_name(), used.stored())
     return written
 
 
@@ -137,9 +143,7 @@ def describe(keys: Keyring, written: Written, backup_id: str = BACKUP_ID) -> Man
         tenant=TenantIdentity("cluster", "default", "acme", "acme"),
         times=Times("2024-01-15T14:30:25Z", "2024-01-15T14:30:26Z", "2024-01-15T14:30:29Z"),
         server=Server("PostgreSQL", "17.2"),
-        encryption=Encryption(
-            "Age", keys.index.key_id, recipient_set(keys.recipients), tuple(keys.recipients)
-        ),
+        encryption=Encryption.of(keys.writer_keys()),
         consistency="Snapshot",
         partial=False,
         modules=Modules(("hr",), ()),

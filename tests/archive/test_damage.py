@@ -234,7 +234,7 @@ def test_a_forged_index_key_in_the_store_is_not_used(archive: Folder, keys: Keyr
     (name,) = object_names(archive, "keys")
     forger = Keyring.fresh()
     forger.recipients = keys.recipients
-    archive.put(name, wrap(forger.index.secret, keys.recipients))
+    archive.put(name, wrap(forger.tenant.joined(), keys.recipients))
     assert failure_of(archive, keys).reason is Reason.KEY_MISSING
     assert restore(archive, keys, mounted=keys.index.secret) == CONTENTS
 

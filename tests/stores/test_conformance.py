@@ -46,6 +46,15 @@ def test_what_was_put_is_what_is_read(store: Store, tmp_path: Path, length: int)
     assert length == store.stat("packs/aa/file")
 
 
+@pytest.mark.parametrize("start", [1, 1 << 20, PACK - 1])
+def test_an_object_can_be_read_from_the_middle_on(store: Store, start: int) -> None:
+    """The end of a pack is read without the rest."""
+    data = os.urandom(PACK)
+    create(store, "packs/aa/one", data)
+
+    assert b"".join(store.chunks("packs/aa/one", start)) == data[start:]
+
+
 def test_an_object_is_never_overwritten(store: Store) -> None:
     """The second put of a name is refused and changes nothing, whatever its length."""
     create(store, "manifests/one", b"first")

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from tenant_backup.contract.reasons import Failure, Reason
 
+from .keys import Mode, WriterKeys
 from .names import is_backup_id, is_id
 from .pack import ObjectRef
 
@@ -55,10 +56,15 @@ class BackupIdentity:
 class Encryption:
     """Who can open it. `recipients` are public keys."""
 
-    mode: Literal["Age"]
-    key_id: str  # of the tenant's index key
-    recipient_set: str
+    mode: Mode
+    key_id: str  # of the tenant's index key for this mode
+    recipient_set: str  # empty with mode None, as recipients are
     recipients: tuple[str, ...]
+
+    @classmethod
+    def of(cls, keys: WriterKeys) -> Encryption:
+        """Describe what a run writes with these keys."""
+        return cls(keys.mode, keys.index.key_id, keys.recipient_set, keys.recipients)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,14 @@ def index_pack(list_id: str) -> str:
     return f"lists/{list_id}"
 
 
-def wrapped_index_key(key_id: str, recipient_set: str) -> str:
-    """Return the name of the index key wrapped to one set of recipients."""
-    return f"keys/{key_id}.{recipient_set}.age"
+def wrapped_key(key: str, recipient_set: str) -> str:
+    """Return the name of a key for one set of recipients: the tenant's keys, or a rewrapped data key."""
+    return f"keys/{key}.{recipient_set}.age"
+
+
+def readable_index_key(key_id: str) -> str:
+    """Return the name of the index key of backups that are not encrypted."""
+    return f"keys/{key_id}.none"
 
 
 def manifest(backup_id: str) -> str:

@@ -150,31 +150,38 @@ class PackReader:
             self._descriptor = -1
 
     def _read_ends(self, binding: Binding) -> tuple[bytes, list[FrameEntry]]:
-        size = os.fstat(self._descriptor).st_size
-        if size < _HEADER.size + _TRAILER.size:
-            raise Damaged(f"{size} bytes are too few")
         if self._read(0, _HEADER.size) != binding.header():
             raise Damaged("it does not begin as this pack")
-        trailer = size - _TRAILER.size
-        wrapped_length, footer_length, end = _TRAILER.unpack(self._read(trailer, _TRAILER.size))
-        footer_at = trailer - footer_length
-        wrapped_at = footer_at - wrapped_length
-        if end != _END or wrapped_at < _HEADER.size or footer_length < TAG:
-            raise Damaged("it does not end as a pack")
-        footer = binding.footer_cipher().open(
-            0, Kind.FOOTER, footer_length - TAG, self._read(footer_at, footer_length)
-        )
-        wrapped = self._read(wrapped_at, wrapped_length)
-        frames = _decode_footer(footer, wrapped)
-        if _HEADER.size + sum(frame.sealed for frame in frames) != wrapped_at:
-            raise Damaged("its frames do not add up")
-        return wrapped, frames
+        return read_ends(self._read, os.fstat(self._descriptor).st_size, binding)
 
     def _read(self, start: int, length: int) -> bytes:
         part = os.pread(self._descriptor, length, start)
         if len(part) != length:
             raise Damaged("it is cut short")
         return part
+
+
+def read_ends(
+    read: Callable[[int, int], bytes], size: int, binding: Binding
+) -> tuple[bytes, list[FrameEntry]]:
+    """Return the wrapped key and the frames of a pack of `size` bytes; `read` takes start and length.
+
+    Reads the end only, nearly in order from the back. Raises Damaged.
+    """
+    if size < _HEADER.size + _TRAILER.size:
+        raise Damaged(f"{size} bytes are too few")
+    trailer = size - _TRAILER.size
+    wrapped_length, footer_length, end = _TRAILER.unpack(read(trailer, _TRAILER.size))
+    footer_at = trailer - footer_length
+    wrapped_at = footer_at - wrapped_length
+    if end != _END or wrapped_at < _HEADER.size or footer_length < TAG:
+        raise Damaged("it does not end as a pack")
+    footer = binding.footer_cipher().open(0, Kind.FOOTER, footer_length - TAG, read(footer_at, footer_length))
+    wrapped = read(wrapped_at, wrapped_length)
+    frames = _decode_footer(footer, wrapped)
+    if _HEADER.size + sum(frame.sealed for frame in frames) != wrapped_at:
+        raise Damaged("its frames do not add up")
+    return wrapped, frames
 
 
 def _encode_footer(wrapped: bytes, frames: Sequence[FrameEntry]) -> bytes:

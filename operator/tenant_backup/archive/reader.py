@@ -12,31 +12,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import names
 from .frame import Damaged
-from .keys import DataKey, Identity, IndexKey
+from .key_finder import WRAPPED_MAX, KeyFinder
+from .keys import Identity, IndexKey
 from .lists import Catalogue, ChunkRef, Part, Segment, chunk_id, decode_catalogue, decode_chunks, part_id
 from .manifest import Manifest, verify
+from .objects import Objects, fetch_bytes
 from .pack import Binding, ObjectRef, PackKind, PackReader
 
 CACHED_PACKS = 6  # files on disk beside those in use
 _FRAMES_KEPT = 4  # plaintexts per segment being read: deduplicated chunks jump between frames
 _STATS_AT_ONCE = 8
-_WRAPPED_MAX = 1 << 20  # bytes; a key wrapped to a thousand recipients has 100 KiB
-
-
-class Objects(Protocol):
-    """The objects of one tenant's prefix, wherever they are. Used by several threads at once."""
-
-    def fetch(self, name: str, length: int | None, sha256: str | None) -> Path:
-        """Return a file with the object's bytes; the caller unlinks it. Raises Failure."""
-
-    def length(self, name: str) -> int | None:
-        """Return the object's size in bytes, or None when there is none."""
 
 
 def open_manifest(
@@ -72,43 +62,36 @@ def open_manifest(
 
 
 def open_index_key(
-    manifest: Manifest, mounted: bytes | None, identity: Identity, objects: Objects
+    manifest: Manifest, mounted: bytes | None, identity: Identity | None, objects: Objects
 ) -> IndexKey:
     """Return the index key of a backup: the mounted one if it is that, else the copy in the store.
 
+    No identity is needed when the mounted key is the right one, or the backup is not encrypted.
     Raises Failure: WRONG_KEY, KEY_MISSING.
     """
-    key_id, recipients = manifest.encryption.key_id, manifest.encryption.recipient_set
-    if mounted is not None and (own := IndexKey(mounted)).key_id == key_id:
-        return own
-    name = names.wrapped_index_key(key_id, recipients)
-    if 0 < (objects.length(name) or 0) <= _WRAPPED_MAX:
-        copy = fetch_bytes(objects, name)
-        index = IndexKey(identity.unwrap(copy, f"the keys of backup {manifest.backup_id}"))
-        if index.key_id == key_id:
-            return index
-    raise Failure(
-        Reason.KEY_MISSING,
-        f"neither the tenant's key Secret nor {name} in the store is the index key of backup"
-        f" {manifest.backup_id}; bring back one of them, the Secret from the recovery sheet",
-    )
+    return KeyFinder(manifest, identity, _small(objects)).index_key(mounted)
 
 
 class ArchiveReader:
-    """One backup, opened. Segments may be read by several threads, each its own."""
+    """One backup, opened. Segments may be read by several threads, each its own.
 
-    def __init__(self, manifest: Manifest, index: IndexKey, identity: Identity, objects: Objects) -> None:
+    Without an identity it reads the rows of a backup that is not encrypted, and the catalogue of any.
+    """
+
+    def __init__(
+        self, manifest: Manifest, index: IndexKey, identity: Identity | None, objects: Objects
+    ) -> None:
         self.manifest = manifest
         self._index = index
         self._objects = objects
         self._chunk_id_key = index.chunk_id_key()
         self._packs = {ref.id: ref for ref in manifest.packs}
         self._lists = {ref.id: ref for ref in manifest.lists}
-        slug = manifest.tenant.slug
+        slug, keys = manifest.tenant.slug, KeyFinder(manifest, identity, _small(objects))
 
         def open_data(path: Path, ref: ObjectRef) -> PackReader:
             def frame_key(wrapped: bytes) -> bytes:
-                return DataKey(identity.unwrap(wrapped, f"pack {ref.id}"), wrapped).frame_key(ref.id)
+                return keys.data_key(wrapped, f"pack {ref.id}").frame_key(ref.id)
 
             return PackReader(path, Binding(PackKind.DATA, ref.id, slug, index), frame_key)
 
@@ -129,11 +112,11 @@ class ArchiveReader:
                 self._check_length(name, ref, length)
 
     def check_identity(self) -> None:
-        """Open one pack: before anything is restored it is known that the identity opens rows.
+        """Open the first and the last pack: known before anything is restored is that rows can be read.
 
-        Raises Failure: WRONG_KEY, CHECKSUM_MISMATCH.
+        They are of different runs, if any are. Raises Failure: WRONG_KEY, CHECKSUM_MISMATCH.
         """
-        for ref in self.manifest.packs[:1]:
+        for ref in dict.fromkeys((*self.manifest.packs[:1], *self.manifest.packs[-1:])):
             with self._data.use(ref):
                 pass  # the pack stays in the cache, it is needed soon
 
@@ -280,17 +263,16 @@ def _naming(name: str) -> Iterator[None]:
         raise _damaged(name, str(damage)) from None
 
 
+def _small(objects: Objects) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        present = 0 < (objects.length(name) or 0) <= WRAPPED_MAX
+        return fetch_bytes(objects, name) if present else None
+
+    return read
+
+
 def _damaged(name: str, what: str) -> Failure:
     return Failure(
         Reason.CHECKSUM_MISMATCH,
         f"{name} is damaged: {what}; choose another backup or bring that object back from a copy",
     )
-
-
-def fetch_bytes(objects: Objects, name: str) -> bytes:
-    """Return a small object whole; ask for its length first. Raises Failure."""
-    path = objects.fetch(name, None, None)
-    try:
-        return path.read_bytes()
-    finally:
-        path.unlink()

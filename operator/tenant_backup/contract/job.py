@@ -81,7 +81,8 @@ class Backup:
     tenant: Tenant
     database: Database
     store: Store
-    recipients: list[str]  # age1… public keys, at least one
+    recipients: list[str]  # age1… public keys; none with encryption None
+    encryption: Literal["Age", "None"] = "Age"
     exclude_columns: list[Column] = field(default_factory=list)
     exclude_tables: list[str] = field(default_factory=list)  # structure kept, rows left out
     modules: list[Module] = field(default_factory=list)  # all the tenant's modules

@@ -18,13 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 import tenant_backup
 from tenant_backup.archive import manifest as manifests
 from tenant_backup.archive import names
 from tenant_backup.archive.frame import Kind
-from tenant_backup.archive.keys import DataKey, IndexKey, WriterKeys, recipient_set, wrap
+from tenant_backup.archive.keys import IndexKey, TenantKeys, WriterKeys
 from tenant_backup.archive.lists import Segment
 from tenant_backup.archive.writer import ArchiveWriter, Spooled, Written
 from tenant_backup.contract import paths
@@ -57,13 +55,13 @@ def run(job: Backup) -> dict[str, Any]:
     level = job.compression_level
     writer = ArchiveWriter(keys, job.tenant.slug, paths.SPOOL, upload.put_spooled, level=level)
     try:
-        _put_index_key(job, keys.index, prepared["keys"], upload)
+        _put_stored_key(keys, prepared["keys"], upload)
         intake = _Intake(writer, crew)
         intake.receive(server)
         written = writer.finish(intake.catalogue)
         crew.wait(upload.is_drained)
-        manifest = _describe(job, prepared["backupId"], started, keys.index.key_id, intake, written)
-        upload.commit(manifest, manifests.sign(manifest, keys.signing))
+        manifest = _describe(job, prepared["backupId"], started, keys, intake, written)
+        upload.commit(manifest, manifests.sign(manifest, keys.tenant.signing()))
         crew.wait(upload.is_committed)
         intake.acknowledge()
     except OSError as error:
@@ -280,23 +278,22 @@ class _Progress:
 
 
 def _writer_keys(job: Backup) -> WriterKeys:
-    index = IndexKey(mounted_key("indexKey"))
-    signing = Ed25519PrivateKey.from_private_bytes(mounted_key("signingKey"))
-    return WriterKeys(index, DataKey.fresh(job.recipients), signing)
+    tenant = TenantKeys(IndexKey(mounted_key("indexKey")), mounted_key("signingKey"))
+    return WriterKeys.fresh(tenant, job.encryption, job.recipients)
 
 
-def _put_index_key(job: Backup, index: IndexKey, existing: list[str], upload: _Upload) -> None:
-    name = names.wrapped_index_key(index.key_id, recipient_set(job.recipients))
+def _put_stored_key(keys: WriterKeys, existing: list[str], upload: _Upload) -> None:
+    name = keys.stored_name()
     if name in existing:
         return
-    data = wrap(index.secret, job.recipients)
-    path = paths.SPOOL / "index-key.age"
+    data = keys.stored()
+    path = paths.SPOOL / "stored-key"
     path.write_bytes(data)
     upload.put(name, path, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
-    job: Backup, backup_id: str, started: str, key_id: str, intake: _Intake, written: Written
+    job: Backup, backup_id: str, started: str, keys: WriterKeys, intake: _Intake, written: Written
 ) -> manifests.Manifest:
     catalogue = intake.catalogue
     stored = sum(ref.length for ref in (*written.packs, *written.lists))
@@ -310,7 +307,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
         tenant=manifests.TenantIdentity(tenant.cluster_id, tenant.namespace, tenant.name, tenant.slug),
         times=manifests.Times(started, str(catalogue["snapshotAt"]), _now()),
         server=manifests.Server(str(catalogue["server"]["engine"]), str(catalogue["server"]["version"])),
-        encryption=manifests.Encryption("Age", key_id, recipient_set(job.recipients), tuple(job.recipients)),
+        encryption=manifests.Encryption.of(keys),
         consistency=str(catalogue.get("consistency", "Snapshot")),
         partial=bool(job.only_modules),
         modules=manifests.Modules(tuple(module.name for module in job.modules), tuple(job.only_modules)),

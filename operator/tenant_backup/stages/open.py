@@ -16,7 +16,8 @@ from typing import Any
 from tenant_backup.archive import names
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import MAX_LENGTH, document
-from tenant_backup.archive.reader import ArchiveReader, fetch_bytes, open_index_key, open_manifest
+from tenant_backup.archive.objects import fetch_bytes
+from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
@@ -49,11 +50,12 @@ def run(job: Restore) -> dict[str, Any]:
 
 def _open(job: Restore, objects: _Downloads) -> ArchiveReader:
     """Check everything that can be checked before a row is asked for."""
-    identity = mounted_identity(job.identity_secret)
     data = objects.manifest(names.manifest(job.backup_id))
     source = job.source
     tenant = (source.slug, source.namespace, source.name)
     manifest = open_manifest(data, job.signing_key, job.backup_id, tenant, job.manifest_sha256)
+    encrypted = manifest.encryption.mode != "None"
+    identity = mounted_identity(job.identity_secret) if encrypted else None
     index = open_index_key(manifest, mounted_key_or_none("indexKey"), identity, objects)
     reader = ArchiveReader(manifest, index, identity, objects)
     reader.check_presence()

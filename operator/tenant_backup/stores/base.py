@@ -52,8 +52,11 @@ class Store(Protocol):
         is not what `digest` says.
         """
 
-    def chunks(self, name: str) -> Iterator[Buffer]:
-        """Yield the object's bytes in order, about BLOCK at a time. Raises NotFoundError."""
+    def chunks(self, name: str, start: int = 0) -> Iterator[Buffer]:
+        """Yield the object's bytes in order, about BLOCK at a time. Raises NotFoundError.
+
+        With `start`, which must be less than the object's length, only those from there on are moved.
+        """
 
     def stat(self, name: str) -> int | None:
         """Return the length in bytes, or None when there is no such object."""

@@ -95,9 +95,9 @@ class S3Store:
             patience_starts_at_failure=not small,
         )
 
-    def chunks(self, name: str) -> Iterator[Buffer]:
+    def chunks(self, name: str, start: int = 0) -> Iterator[Buffer]:
         """See Store. A broken download goes on where it broke, as long as tries bring bytes."""
-        at, length, fed = 0, None, time.monotonic()
+        at, length, fed = start, None, time.monotonic()
         while length is None or at < length:
             result = self._patiently(name, self._opening(name, at))
             length = int(result.meta["size"])

@@ -70,7 +70,7 @@ class VolumeStore:
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def chunks(self, name: str) -> Iterator[Buffer]:
+    def chunks(self, name: str, start: int = 0) -> Iterator[Buffer]:
         """See Store."""
         with self._explained():
             try:
@@ -78,6 +78,7 @@ class VolumeStore:
             except (FileNotFoundError, NotADirectoryError):
                 raise NotFoundError(name) from None
             try:
+                os.lseek(fd, start, os.SEEK_SET)
                 yield from iter(lambda: os.read(fd, BLOCK), b"")
             finally:
                 os.close(fd)
