@@ -1,4 +1,4 @@
-"""Run the bench, or a part of it: ONLY=pg or ONLY=cluster, SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, repeats, memory or cluster; SIZE in GB of rows."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ import sys
 
 from hack.lab.kubectl import ROOT
 
+from . import cluster, page, postgresql
 from .figures import Figures
+
+PARTS = ("pg", "repeats", "memory", "cluster")
 
 
 def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=["pg", "cluster"], help="one part")
+    parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument(
         "--size", type=float, default=0.8, help="GB of rows in the large database (default 0.8)"
     )
     parser.add_argument("--runs", type=int, default=3, help="alternating runs, the best counts (default 3)")
     options = parser.parse_args()
+    parts = [options.only] if options.only else PARTS
     figures = Figures()
-    if options.only in {None, "pg"}:
-        from .postgresql import measure
-
-        measure(figures, options.size, options.runs)
-    if options.only in {None, "cluster"}:
-        from .cluster import measure as measure_cluster
-
-        measure_cluster(figures, options.runs)
-    figures.write(ROOT / "build" / "bench.json")
-    print("written to build/bench.json")
+    if "pg" in parts:
+        postgresql.measure_full_and_restore(figures, options.size, options.runs)
+    if "repeats" in parts:
+        postgresql.measure_repeats(figures, options.size, options.runs)
+    if "memory" in parts:
+        postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
+    if "cluster" in parts:
+        cluster.measure(figures, options.size, options.runs)
+    page.write(figures.write(ROOT / "build" / "bench.json"), ROOT / "docs")
+    print("written to build/bench.json and docs/performance.md")
     return 0
 
 

@@ -18,7 +18,9 @@ from hack.localcluster.settings import STATE
 from .figures import Figures
 
 NAMESPACE = "tenant-backup-bench"
+PASSWORD = "bench"
 API_VERSION = "tenantbackup.dev/v1alpha1"
+_ROWS_PER_GB = 4_500_000
 _AUDIT = STATE / "log" / "audit.log"  # one JSON line for each write to the API, of the local cluster only
 _OPERATOR = "system:serviceaccount:tenant-backup-system:"
 _QUESTIONS = {
@@ -29,39 +31,48 @@ _QUESTIONS = {
 }  # not objects of ours
 
 
-def measure(figures: Figures, runs: int) -> None:
-    """Small tenant, missing database, writes, memory; leaves nothing behind."""
+def measure(figures: Figures, size: float, runs: int) -> None:
+    """Small tenant, missing database, `size` GB, writes, memory; leaves nothing behind."""
     kubectl = Kubectl(NAMESPACE)
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
     kubectl.apply(namespace(NAMESPACE))
     try:
-        print("cluster: a tenant of 1 MB …", flush=True)
-        _prepare(kubectl)
+        server = _prepare(kubectl)
         figures.add("idle_writes_per_minute", "count", [_idle_writes()])
         seconds, writes = zip(*(_back_up(kubectl, f"small-{n}", "small") for n in range(runs)), strict=True)
         figures.add("small_tenant_seconds", "seconds", list(seconds))
         figures.add("cluster_writes_per_backup", "count", [float(count.cluster) for count in writes])
         figures.add("api_writes_per_backup", "count", [float(count.operator) for count in writes])
-        figures.add(
-            "missing_database_seconds",
-            "seconds",
-            [_back_up(kubectl, f"missing-{n}", "missing")[0] for n in range(runs)],
-        )
+        kubectl.apply(secret("missing-db", username="small", password=PASSWORD), _tenant(server, "missing"))
+        missing = [_back_up(kubectl, f"missing-{n}", "missing")[0] for n in range(runs)]
+        figures.add("missing_database_seconds", "seconds", missing)
+        _fill(kubectl, server, "large", int(size * _ROWS_PER_GB))
+        large = [_back_up(kubectl, f"large-{n}", "large", mode="Full")[0] for n in range(runs)]
+        figures.add("pg_800mb_seconds", "seconds", large)
         figures.add("operator_rss", "bytes", [_operator_rss()])
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
-def _prepare(kubectl: Kubectl) -> None:
+def _prepare(kubectl: Kubectl) -> Postgres:
     server = postgres(kubectl, "pg", "localhost/test-postgres:17")
     store = s3(kubectl, "s3", "localhost/test-versitygw:dev", "backups")
-    server.create_database("small", "small")
-    fill = "CREATE TABLE t AS SELECT i, md5(i::text) || repeat(' text', 10) x FROM generate_series(1, 9000) i"
-    server.sql(f"SET ROLE small; {fill}", "small")
-    kubectl.apply(secret("db", username="small", password="small"), *store.store("prod", "backups"))
-    kubectl.apply(_tenant(server, "small"), _tenant(server, "missing"))
+    kubectl.apply(*store.store("prod", "backups"))
     kubectl.wait("bst", "prod", is_true("Ready"))
-    kubectl.wait("tnt", "small", is_true("Ready"))
+    _fill(kubectl, server, "small", 9000)
+    return server
+
+
+def _fill(kubectl: Kubectl, server: Postgres, name: str, rows: int) -> None:
+    """A tenant with so many rows, found ready."""
+    print(f"cluster: a tenant of {rows} rows …", flush=True)
+    server.create_database(name, PASSWORD)
+    text = "md5(i::text) || repeat(' lorem ipsum ' || i % 100, 15)"
+    server.sql(
+        f"SET ROLE {name}; CREATE TABLE t AS SELECT i, {text} x FROM generate_series(1, {rows}) i", name
+    )
+    kubectl.apply(secret(f"{name}-db", username=name, password=PASSWORD), _tenant(server, name))
+    kubectl.wait("tnt", name, is_true("Ready"))
 
 
 def _tenant(server: Postgres, name: str) -> dict[str, Any]:
@@ -69,7 +80,7 @@ def _tenant(server: Postgres, name: str) -> dict[str, Any]:
         "engine": "PostgreSQL",
         "host": server.host,
         "name": name,
-        "credentialsSecretRef": {"name": "db"},
+        "credentialsSecretRef": {"name": f"{name}-db"},
     }
     recipient = str(pyrage.x25519.Identity.generate().to_public())
     spec = {"database": database, "encryption": {"recipients": [recipient]}}
@@ -84,11 +95,11 @@ class Writes:
     operator: int
 
 
-def _back_up(kubectl: Kubectl, name: str, tenant: str) -> tuple[float, Writes]:
+def _back_up(kubectl: Kubectl, name: str, tenant: str, **wishes: str) -> tuple[float, Writes]:
     """(seconds from apply to the end, writes meanwhile and until all has come to rest)."""
     begin = _AUDIT.stat().st_size
     started = time.perf_counter()
-    spec = {"tenantRef": {"name": tenant}, "storeRef": {"name": "prod"}}
+    spec = {"tenantRef": {"name": tenant}, "storeRef": {"name": "prod"}, **wishes}
     kubectl.apply(
         {"apiVersion": API_VERSION, "kind": "TenantBackup", "metadata": {"name": name}, "spec": spec}
     )

@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-Unit = Literal["ratio", "bytes", "seconds", "count"]
+Unit = Literal["ratio", "share", "bytes", "seconds", "count"]
 
 
 @dataclass
 class Figures:
     """A flat map from name to value, unit and samples."""
 
-    found: dict[str, dict[str, object]] = field(default_factory=dict)
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(
         self, name: str, unit: Unit, samples: list[float], best: Callable[[list[float]], float] = min
@@ -23,23 +23,30 @@ class Figures:
         """Add one figure and print it; `best` chooses the value among the samples."""
         value = best(samples)
         self.found[name] = {"value": value, "unit": unit, "samples": samples}
-        print(f"  {name:34} {_shown(value, unit):>12}   of {len(samples)}", flush=True)
+        print(f"  {name:34} {shown(value, unit):>12}   of {len(samples)}", flush=True)
 
     def add_ratio(self, name: str, rival: list[float], ours: list[float]) -> None:
         """Add rival time / our time, each the minimum of its runs: bigger is better for us."""
         samples = [their / our for their, our in zip(rival, ours, strict=True)]
         self.add(name, "ratio", samples, lambda _: min(rival) / min(ours))
 
-    def write(self, path: Path) -> None:
-        """Write all figures; those of an earlier run that this one did not measure stay."""
+    def write(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Write all figures and return them; those of an earlier run that this one did not measure stay."""
         path.parent.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(before | self.found, indent=1, sort_keys=True) + "\n")
+        return {**before, **self.found}
 
 
-def _shown(value: float, unit: Unit) -> str:
-    if unit == "ratio":
-        return f"{value:.2f} ×"
-    if unit == "bytes":
-        return f"{value / 2**20:.1f} MiB"
-    return f"{value:.2f} s" if unit == "seconds" else f"{value:.0f}"
+def shown(value: float, unit: str) -> str:
+    """A figure for people."""
+    match unit:
+        case "ratio":
+            return f"{value:.2f} ×"
+        case "share":
+            return f"{value:.2%}"
+        case "bytes":
+            return f"{value / 2**20:.1f} MiB"
+        case "seconds":
+            return f"{value:.2f} s"
+    return f"{value:.0f}"

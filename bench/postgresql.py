@@ -1,107 +1,75 @@
-"""A large PostgreSQL database against the pipes people write by hand, on this machine, no cluster."""
+"""A large PostgreSQL database against what people write by hand, on this machine, no cluster."""
 
 from __future__ import annotations
 
-import secrets
-import subprocess
-import tempfile
-import time
-import uuid
-from collections.abc import Callable
-from pathlib import Path
-
-import pyrage
-
-from hack.lab.chain import Chain, Ended
-from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
-from tenant_backup.contract import job as jobs
-
+from .big import Big, big_database, seconds
 from .figures import Figures
 
-_ROWS_PER_GB = 3_000_000
-# Wide and narrow columns, text that compresses about 3:1: like an activity log and its neighbours.
-_FILL = """
-CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, actor int, action text, details jsonb, amount numeric, hash text);
-INSERT INTO log SELECT i, timestamptz '2024-01-01' + i * interval '1 second', i % 5000, 'action ' || i % 40,
-  jsonb_build_object('i', i, 'text', repeat('lorem ipsum ' || i % 100, 8)), i / 7.0, md5(i::text) FROM generate_series(1, {rows}) i;
-VACUUM ANALYZE log;
-"""
-OPENSSL_PIPE = "pg_dump | zstd -3 -c | openssl enc -aes-256-ctr -K $KEY -iv $IV | sha256sum"
-GZIP_PIPE = "pg_dump | gzip > /dev/null"
+_PIPE = "pg_dump | zstd -3 -c | openssl enc -aes-256-ctr -K $KEY -iv $IV | sha256sum"
+_GZIP = "pg_dump | gzip > /dev/null"
+_RESTIC = "rm -rf restic; restic -q -r restic init; pg_dump | restic -q -r restic backup --stdin"
+_RIVALS = {"openssl_pipe": _PIPE, "gzip": _GZIP, "restic": _RESTIC}
+_CHANGES = {"0_1pct": 0.001, "1pct": 0.01, "10pct": 0.1}
+_STAGES = ("dump", "archive", "upload")
 
 
-def measure(figures: Figures, size: float, runs: int) -> None:
-    """Full backup against two pipes, restore against pg_restore, peak memory of each stage."""
-    with host_postgres() as server, tempfile.TemporaryDirectory(prefix="tenant-backup-bench-") as folder:
-        print(f"PostgreSQL: filling a database with about {size} GB of rows …", flush=True)
-        server.sql("CREATE ROLE big LOGIN PASSWORD 'lab'; CREATE DATABASE big OWNER big")
-        server.sql(
-            f"SET ROLE big; {_FILL.format(rows=int(size * _ROWS_PER_GB)).replace('VACUUM ANALYZE log;', '')}",
-            "big",
-        )
-        server.sql("VACUUM ANALYZE log", "big")
-        bench = _Bench(server, Chain(Path(folder)))
-        ours, ended = _alternate(bench, runs, figures)
-        for stage in ("dump", "archive", "upload"):
-            figures.add(f"rss_{stage}", "bytes", [float(run[stage].peak_rss) for run in ended], max)
-        facts = ended[-1]["upload"].result
-        assert facts is not None
-        speed = facts.facts["bytes"]["logical"] / min(ours) / 1e6
-        print(f"  read {facts.facts['bytes']['logical'] / 1e6:.0f} MB at {speed:.0f} MB/s")
+def measure_full_and_restore(figures: Figures, size: float, runs: int) -> None:
+    """Full backup against three rivals, restore against pg_restore, alternately."""
+    with big_database(size) as big:
+        _full(big, figures, runs)
+        _restore(big, figures, runs)
 
 
-def _alternate(bench: _Bench, runs: int, figures: Figures) -> tuple[list[float], list[dict[str, Ended]]]:
-    ours, pipe, gzip, ended = [], [], [], []
+def measure_repeats(figures: Figures, size: float, runs: int) -> None:
+    """What a second backup adds, and how long it takes, after so many rows changed."""
+    with big_database(size) as big:
+        big.back_up("Full")
+        taken = [seconds(lambda: big.back_up("Incremental")) for _ in range(runs)]
+        figures.add("unchanged_seconds", "seconds", taken)
+        figures.add("unchanged_added_share", "share", [big.added / big.stored])
+        for name, share in _CHANGES.items():
+            big.change(share)
+            figures.add(f"changed_{name}_seconds", "seconds", [seconds(lambda: big.back_up("Incremental"))])
+            figures.add(f"changed_{name}_added_share", "share", [big.added / big.stored])
+
+
+def measure_memory(figures: Figures, sizes: list[float]) -> None:
+    """Peak memory of each stage, at the largest size, and how it grows from the smallest."""
+    peaks: list[dict[str, float]] = []
+    for size in sizes:
+        with big_database(size) as big:
+            ended = big.back_up("Full")
+            peaks.append({stage: float(ended[stage].peak_rss) for stage in _STAGES})
+    for stage in _STAGES:
+        figures.add(f"rss_{stage}", "bytes", [peak[stage] for peak in peaks], lambda samples: samples[-1])
+    growth = max(peaks[-1][stage] / peaks[0][stage] for stage in _STAGES)
+    figures.add("rss_growth", "ratio", [growth])
+
+
+def _full(big: Big, figures: Figures, runs: int) -> None:
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in _RIVALS}
     for _ in range(runs):
-        pipe.append(bench.seconds(lambda: bench.pipe(OPENSSL_PIPE)))
-        ours.append(bench.seconds(lambda: ended.append(bench.back_up())))
-        gzip.append(bench.seconds(lambda: bench.pipe(GZIP_PIPE)))
+        for name, command in _RIVALS.items():
+            theirs[name].append(seconds(lambda command=command: big.shell(command)))  # type: ignore[misc]
+        ours.append(seconds(lambda: big.back_up("Full")))
     figures.add("pg_full_seconds", "seconds", ours)
-    figures.add_ratio("pg_full_vs_openssl_pipe", pipe, ours)
-    figures.add_ratio("pg_full_vs_gzip", gzip, ours)
-    return ours, ended
+    figures.add("pg_full_bytes_per_second", "bytes", [big.logical / min(ours)])
+    for name, taken in theirs.items():
+        figures.add_ratio(f"pg_full_vs_{name}", taken, ours)
 
 
-class _Bench:
-    def __init__(self, server: HostPostgres, chain: Chain) -> None:
-        self._server = server
-        self._chain = chain
-        self._identity = pyrage.x25519.Identity.generate()
-        chain.write_keys()
-        chain.write_secret("database", {"username": "big", "password": PASSWORD})
-        chain.write_secret("admin", {"username": "postgres", "password": PASSWORD})
-        chain.write_secret("identity", {"identity": str(self._identity)})
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    def pipe(self, command: str) -> None:
-        environment = self._server.environment("big") | {
-            "KEY": secrets.token_hex(32),
-            "IV": secrets.token_hex(16),
-        }
-        subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command], env=environment, check=True, capture_output=True
+def _restore(big: Big, figures: Figures, runs: int) -> None:
+    big.shell("pg_dump -Fc -Z 3 -f big.dump")
+    ours, theirs = [], []
+    for run in range(runs):
+        ours.append(seconds(lambda run=run: big.restore(f"ours_{run}")))  # type: ignore[misc]
+        big.drop(f"ours_{run}")
+        theirs.append(
+            seconds(
+                lambda: big.shell("PGUSER=postgres createdb -O big theirs; pg_restore -j2 -d theirs big.dump")
+            )
         )
-
-    def back_up(self) -> dict[str, Ended]:
-        tenant = jobs.Tenant("bench", "default", "big", "big")
-        database = jobs.Database("PostgreSQL", "127.0.0.1", self._server.port, "big", tls_mode="Disable")
-        run = uuid.uuid4().hex
-        backup = jobs.Backup(
-            uid=run,
-            backup_id=f"big_{run[:8]}",
-            name="bench",
-            tenant=tenant,
-            database=database,
-            store=jobs.Store("volume"),
-            recipients=[str(self._identity.to_public())],
-            verify=False,  # the pipes verify nothing either
-        )
-        ended = self._chain.run(backup)
-        for item in ended.values():
-            if item.code:
-                raise RuntimeError(f"stage {item.stage} ended with {item.code}: {item.stderr[-2000:]}")
-        return ended
+        big.drop("theirs")
+    figures.add("pg_restore_seconds", "seconds", ours)
+    figures.add_ratio("pg_restore_vs_pg_restore_j2", theirs, ours)

@@ -29,6 +29,7 @@ PROGRAMS = {  # program: its Debian package
 TEST_PROGRAMS = {
     "initdb": "postgresql",
     "zstd": "zstd",
+    "restic": "restic",
     "umount": "mount",
 }  # what tests and bench run on the host
 VENV_MODULE = "ensurepip"  # Debian keeps it in a package of its own

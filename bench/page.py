@@ -1,0 +1,118 @@
+"""docs/performance.md and its picture, from what the bench measured."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .figures import shown
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One figure of the page, and the target it has."""
+
+    name: str
+    what: str
+    target: str = ""
+    keeps: Callable[[float, float], bool] | None = None
+    bound: float = 0
+
+    def mark(self, value: float) -> str:
+        """Whether the target is kept, if there is one."""
+        if self.keeps is None:
+            return ""
+        return "kept" if self.keeps(value, self.bound) else "**missed**"
+
+
+_ROWS = (
+    _Row(
+        "pg_full_vs_openssl_pipe",
+        "full backup against `pg_dump \\| zstd -3 \\| openssl aes-256-ctr \\| sha256sum`",
+        "≥ 1.0 ×",
+        operator.ge,
+        1,
+    ),
+    _Row("pg_full_vs_gzip", "full backup against `pg_dump \\| gzip`", "≥ 2.5 ×", operator.ge, 2.5),
+    _Row(
+        "pg_full_vs_restic",
+        "full backup against `pg_dump \\| restic backup --stdin`",
+        "≥ 1.5 ×",
+        operator.ge,
+        1.5,
+    ),
+    _Row("pg_restore_vs_pg_restore_j2", "restore against `pg_restore -j2`", "≥ 1.0 ×", operator.ge, 1),
+    _Row("pg_full_seconds", "full backup"),
+    _Row("pg_full_bytes_per_second", "read from the database each second"),
+    _Row("pg_restore_seconds", "restore"),
+    _Row("unchanged_seconds", "second backup, nothing changed"),
+    _Row("unchanged_added_share", "it adds, of what the backup has", "< 1 %", operator.lt, 0.01),
+    _Row("changed_0_1pct_added_share", "0.1 % of the rows changed: adds"),
+    _Row("changed_1pct_added_share", "1 % of the rows changed: adds", "< 3 %", operator.lt, 0.03),
+    _Row("changed_10pct_added_share", "10 % of the rows changed: adds"),
+    _Row("rss_dump", "peak memory of `dump`", "≤ 64 MiB", operator.le, 64 << 20),
+    _Row("rss_archive", "peak memory of `archive`", "≤ 256 MiB", operator.le, 256 << 20),
+    _Row("rss_upload", "peak memory of `upload`", "≤ 256 MiB", operator.le, 256 << 20),
+    _Row("rss_growth", "peak memory, largest against smallest database", "≤ 1.10 ×", operator.le, 1.1),
+    _Row("small_tenant_seconds", "tenant of 1 MB, `kubectl apply` to Succeeded", "< 5 s", operator.lt, 5),
+    _Row("pg_800mb_seconds", "tenant of 800 MB, `kubectl apply` to Succeeded", "< 8 s", operator.lt, 8),
+    _Row("missing_database_seconds", "a missing database is reported after", "< 10 s", operator.lt, 10),
+    _Row("api_writes_per_backup", "API writes of ours for a small backup", "≤ 8", operator.le, 8),
+    _Row("cluster_writes_per_backup", "API writes of the whole cluster for it", "≤ 30", operator.le, 30),
+    _Row("idle_writes_per_minute", "API writes of ours in an idle minute", "0", operator.eq, 0),
+    _Row("operator_rss", "memory of the operator"),
+)
+_RATIOS = {
+    "pg_full_vs_openssl_pipe": "full backup\nzstd | openssl | sha256sum",
+    "pg_full_vs_gzip": "full backup\ngzip",
+    "pg_full_vs_restic": "full backup\nrestic from stdin",
+    "pg_restore_vs_pg_restore_j2": "restore\npg_restore -j2",
+}
+_INTRODUCTION = """# Performance
+
+`make bench` measured this and wrote this page. A ratio is the rival's time divided by ours, each the best of
+several alternating runs on the same machine: above 1 we are faster. Rivals: what people write by hand, and restic.
+
+![Our speed against others](performance.svg)
+
+"""
+
+
+def write(figures: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Write the page and the picture into `folder`."""
+    lines = ["| what | measured | target | |", "|---|---|---|---|"]
+    for row in _ROWS:
+        if row.name in figures:
+            value, unit = figures[row.name]["value"], figures[row.name]["unit"]
+            lines.append(f"| {row.what} | {shown(value, unit)} | {row.target} | {row.mark(value)} |")
+    text = _INTRODUCTION + "\n".join(lines) + f"\n\nMachine: {_machine()}.\n"
+    (folder / "performance.md").write_text(text)
+    _draw({label: figures[name]["value"] for name, label in _RATIOS.items() if name in figures}, folder)
+
+
+def _draw(ratios: Mapping[str, float], folder: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.7 * len(ratios)), layout="constrained")
+    bars = axes.barh(list(ratios), list(ratios.values()), color="#2f6f9f", height=0.55)
+    axes.bar_label(bars, fmt="%.2f ×", padding=4)
+    axes.axvline(1, color="#444444", linewidth=1, linestyle="--")
+    axes.set_xlabel("rival's seconds / our seconds")
+    axes.set_xlim(0, 1.15 * max([1, *ratios.values()]))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(folder / "performance.svg", metadata={"Date": None})
+
+
+def _machine() -> str:
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} × {found[1] if found else 'processor'}, {memory:.0f} GiB of memory"
