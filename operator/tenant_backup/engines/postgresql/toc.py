@@ -95,10 +95,16 @@ def sift(entries: list[Entry], limits: Limits) -> Contents:
     refused = {entry.id for entry in entries if entry.id not in foreign and _needs_more(entry, limits)}
     skipped = _with_dependents(entries, refused) - foreign
     _refuse_lost_rows(entries, skipped, refused, limits)
-    apart = {entry.id for entry in entries if _is_loose(entry, limits)}
-    kept = [entry for entry in entries if entry.id not in foreign | skipped | apart]
+    left = [entry for entry in entries if entry.id not in foreign | skipped]
+    kept = without_loose_keys(left, limits.loose_keys)
     told = [e.text.strip() for e in entries if e.id in skipped and not e.is_a(_GO_ALONG)]
     return Contents(kept, told)
+
+
+def without_loose_keys(entries: list[Entry], keys: Collection[tuple[str, str, str]]) -> list[Entry]:
+    """Leave out foreign keys (schema, table, name) whose rows are not all in the backup."""
+    starts = tuple(f"FK CONSTRAINT {' '.join(key)} " for key in keys)
+    return [entry for entry in entries if not entry.text.startswith(starts)]
 
 
 def _needs_more(entry: Entry, limits: Limits) -> bool:
@@ -123,7 +129,3 @@ def _refuse_lost_rows(entries: list[Entry], skipped: set[int], refused: set[int]
         cause = next(entry.text.strip() for entry in entries if entry.id in refused)
         message = f"{lost[0].strip()} depends on {cause}, which only an administrator may create"
         raise Failure(Reason.PERMISSION_DENIED, message)
-
-
-def _is_loose(entry: Entry, limits: Limits) -> bool:
-    return any(entry.text.startswith(f"FK CONSTRAINT {' '.join(key)} ") for key in limits.loose_keys)

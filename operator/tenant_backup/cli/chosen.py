@@ -1,0 +1,53 @@
+"""One backup that somebody chose and whose signature is good: what most commands begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tenant_backup.archive import manifest as manifests
+from tenant_backup.archive.key_finder import KeyFinder
+from tenant_backup.archive.keys import Identity
+from tenant_backup.archive.manifest import Manifest
+
+from . import console, options
+from .opened import manifest_bytes, resolve, small, trusted
+from .options import Access, Opened
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A backup to work with. Its manifest was signed by `trust`."""
+
+    opened: Opened
+    manifest: Manifest
+    sha256: str  # of the manifest, hex
+    trust: str  # public key, hex
+    identity: Identity | None
+    identity_text: str
+
+
+@contextmanager
+def chosen(access: Access, backup_id: str) -> Iterator[Chosen]:
+    """Reach the store and find the backup. Raises Failure, or click.UsageError when nobody is believed."""
+    options.require_trust(access)
+    identity, text = options.read_identity(access.identity_file) if access.identity_file else (None, "")
+    with options.opened(access) as opened:
+        key = access.trust or _key_in_store(opened, backup_id, identity)
+        wanted = resolve(opened.store, backup_id, key)
+        manifest, sha256 = trusted(opened.store, access.where.slug, wanted, key)
+        yield Chosen(opened, manifest, sha256, key, identity, text)
+
+
+def _key_in_store(opened: Opened, backup_id: str, identity: Identity | None) -> str:
+    """Return the public half of the signing key that is in the store for the identity's owner."""
+    store = opened.store
+    wanted = resolve(store, backup_id, None)
+    unchecked = manifests.parse(manifest_bytes(store, wanted))
+    keys = KeyFinder(unchecked, identity, small(store)).tenant_keys()
+    public = keys.signing().public_key().public_bytes_raw().hex()
+    console.say(
+        f"the signing key ed25519:{public} was taken from the store itself: damage is found, a forgery is not"
+    )
+    return public

@@ -1,0 +1,189 @@
+"""The commands and their options. What each does is in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import tenant_backup
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import console, options
+from .chosen import chosen
+from .opened import kept, kept_one, reading, resolve
+from .options import Access
+from .private import private_folder
+
+_EPILOG = """\b
+Exit codes:
+  0    done
+  1    damaged, refused or failed; the message says what to do
+  2    the command was not understood
+  75   the store or the server cannot be reached now; try again
+  130  interrupted; nothing was left behind
+"""
+
+
+_BACKUP_ID = click.argument("backup_id", metavar="BACKUP-ID")
+
+
+class _Command(click.Command):
+    """A command whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+        self.epilog = f"\b\nExamples:\n{lines}" if lines else None
+
+
+class _Commands(click.Group):
+    """Commands in the order of their definition: what is needed first stands first."""
+
+    command_class = _Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """See click.Group."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(tenant_backup.__version__, prog_name="tenant-backup")
+def commands() -> None:
+    """Backups of tenants' databases, without a cluster: list, verify, restore, export, make.
+
+    STORE-URL is s3://bucket/prefix/slug?endpoint=https://…&region=… or file:///path/prefix/slug. The keys of
+    an S3 store are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a file (--credentials).
+
+    BACKUP-ID is a name that `list` shows, or `latest`.
+    """
+
+
+@commands.command(
+    "list",
+    examples="""
+tenant-backup list file:///mnt/backups
+tenant-backup list 's3://backups/prod/acme?endpoint=https://s3.example.com' --trust ed25519:5a1f…
+""",
+)
+@options.access(identity=False)
+@options.as_json
+def list_(access: Access, as_json: bool) -> int:
+    """List the backups of a tenant, or the tenants of a store.
+
+    With --trust, each signature is checked; a wrong one ends with exit code 1.
+    """
+    from . import listing
+
+    with private_folder() as folder:
+        store = options.reach(access, folder)
+        if not listing.is_tenant(store):
+            found = listing.tenants(store)
+            if not found:
+                message = f"there is neither a tenant nor a backup in {access.where.url}; correct it"
+                raise Failure(Reason.BACKUP_NOT_FOUND, message)
+            _show(as_json, {"tenants": found}, listing.tenants_table(found))
+            return 0
+        backups = kept(store, access.trust)
+    document = {"backups": [listing.described(backup) for backup in backups]}
+    _show(as_json, document, listing.backups_table(backups))
+    return int(listing.anything_wrong(backups))
+
+
+@commands.command(
+    examples="""
+tenant-backup inspect file:///mnt/backups/acme latest --trust ed25519:5a1f…
+tenant-backup inspect file:///mnt/backups/acme acme_2024-01-15_14-30-25 --identity key.txt --json
+"""
+)
+@options.access()
+@_BACKUP_ID
+@options.as_json
+def inspect(access: Access, backup_id: str, as_json: bool) -> int:
+    """Show one backup in words; with --identity also its tables."""
+    from . import inspecting
+
+    identity = options.read_identity(access.identity_file)[0] if access.identity_file else None
+    with options.opened(access) as opened:
+        backup = kept_one(opened.store, resolve(opened.store, backup_id, access.trust), access.trust)
+        manifest, catalogue = backup.manifest, None
+        if manifest is None:
+            raise Failure(Reason.CHECKSUM_MISMATCH, f"{backup.backup_id}: {backup.trouble}")
+        if identity is not None:
+            with reading(manifest, identity, opened.store, opened.spool, lambda _: None) as reader:
+                catalogue = reader.catalogue()
+    told = (manifest, backup.sha256, console.SIGNATURE[backup.signed], catalogue)
+    _show(as_json, inspecting.described(*told), inspecting.in_words(*told))
+    return int(backup.signed is False)
+
+
+@commands.command(
+    examples="""
+tenant-backup verify file:///mnt/backups/acme latest --trust ed25519:5a1f…
+tenant-backup verify file:///mnt/backups/acme latest --trust ed25519:5a1f… --identity key.txt
+"""
+)
+@options.access(trust_store=True)
+@_BACKUP_ID
+@options.as_json
+def verify(access: Access, backup_id: str, as_json: bool) -> int:
+    """Read a whole backup and say whether it is what was written.
+
+    Without --identity every object is hashed; with it every row is also opened and counted, and tables that a
+    damage hits are named.
+    """
+    from . import verifying
+
+    with chosen(access, backup_id) as backup:
+        verdict = verifying.verify(backup)
+    told = (backup.manifest.backup_id, verdict)
+    _show(as_json, verifying.described(*told), verifying.in_words(*told))
+    return int(not verdict.good)
+
+
+@commands.command(
+    examples="""
+tenant-backup export file:///mnt/backups/acme latest --identity key.txt --trust ed25519:5a1f…
+tenant-backup export … --identity key.txt --trust ed25519:5a1f… --format zip -o /tmp
+"""
+)
+@options.access(trust_store=True)
+@_BACKUP_ID
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sql", "zip", "directory"]),
+    default="sql",
+    show_default=True,
+    help="sql: one file for psql. zip, directory: that file, metadata.json and SHA256SUMS.",
+)
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), help="File to write, or a folder to write into."
+)
+@click.option(
+    "--owners", is_flag=True, help="Keep owners and grants; their roles must exist where it is loaded."
+)
+@options.as_json
+def export(access: Access, backup_id: str, as_json: bool, **how: Any) -> None:
+    """Write a backup as SQL that plain psql loads.
+
+    The file is named after the tenant and the moment its rows are from: acme_2024-01-15_14-30-25.sql. It
+    appears under that name only when it is complete, and nothing is overwritten.
+    """
+    from . import exporting
+
+    with chosen(access, backup_id) as backup:
+        done = exporting.export(backup, **how)
+    _show(as_json, done, done["path"])
+
+
+def _show(as_json: bool, document: dict[str, Any], text: str) -> None:
+    if as_json:
+        console.emit(document)
+    else:
+        click.echo(text)

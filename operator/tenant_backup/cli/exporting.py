@@ -1,0 +1,88 @@
+"""`export`: a backup as a file that needs nothing of ours."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import tenant_backup
+from tenant_backup.archive.lists import Catalogue
+from tenant_backup.archive.manifest import Manifest, facts
+
+from . import console, parcel
+from .chosen import Chosen
+from .opened import reading
+from .script import Script
+
+_SUFFIX = {"sql": ".sql", "zip": ".zip", "directory": ""}
+
+
+def export(
+    chosen: Chosen, form: Literal["sql", "zip", "directory"], out: Path | None, *, owners: bool
+) -> dict[str, Any]:
+    """Write the export; return {backupId, path, tables, rows}. Raises Failure and leaves nothing then."""
+    manifest, opened = chosen.manifest, chosen.opened
+    at = datetime.fromisoformat(manifest.times.snapshot).astimezone(UTC)
+    name = f"{manifest.tenant.slug}_{at:%Y-%m-%d_%H-%M-%S}"
+    target = _target(out, name + _SUFFIX[form])
+    parcel.free(target)
+    stored = manifest.bytes.stored
+    with (
+        console.progress("Exporting", stored) as bar,
+        reading(manifest, chosen.identity, opened.store, opened.spool, bar.advance) as reader,
+    ):
+        reader.check_presence()
+        reader.check_identity()
+        catalogue = reader.catalogue()
+        script = Script(reader, catalogue, opened.folder, owners).blocks()
+        others = {"metadata.json": _metadata(manifest, chosen.sha256, catalogue)}
+        if form == "sql":
+            parcel.write_sql(target, script)
+        elif form == "zip":
+            parcel.write_zip(target, f"{name}.sql", at, script, others)
+        else:
+            parcel.write_folder(target, f"{name}.sql", script, others)
+    return {
+        "backupId": manifest.backup_id,
+        "path": str(target),
+        "tables": manifest.tables,
+        "rows": manifest.rows,
+    }
+
+
+def _target(out: Path | None, name: str) -> Path:
+    if out is None:
+        return Path(name)
+    return out / name if out.is_dir() else out
+
+
+def _metadata(manifest: Manifest, sha256: str, catalogue: Catalogue) -> bytes:
+    document = {
+        **facts(manifest, sha256),
+        "tenant": {
+            "namespace": manifest.tenant.namespace,
+            "name": manifest.tenant.name,
+            "slug": manifest.tenant.slug,
+        },
+        "snapshotAt": manifest.times.snapshot,
+        "completedAt": manifest.times.completed,
+        "server": {"engine": manifest.server.engine, "version": manifest.server.version},
+        "partial": manifest.partial,
+        "modules": list(manifest.modules.only or manifest.modules.defined),
+        "tables": [described_table(table) for table in catalogue.engine["tables"]],
+        "exportedBy": f"tenant-backup {tenant_backup.__version__}",
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def described_table(table: dict[str, Any]) -> dict[str, Any]:
+    """Return one table of a catalogue for machines; `withoutRows` were left out by the Tenant's policy."""
+    return {
+        "name": table["name"],
+        "rows": table["rows"],
+        "columns": table["columns"],
+        "excludedColumns": [item["column"] for item in table["excluded"]],
+        "withoutRows": not table["withRows"],
+    }

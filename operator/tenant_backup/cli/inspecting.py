@@ -1,0 +1,73 @@
+"""`inspect`: one backup in words; with the identity also its tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenant_backup.archive.lists import Catalogue
+from tenant_backup.archive.manifest import Manifest, document
+
+from . import console
+
+
+def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalogue | None) -> dict[str, Any]:
+    """Return a backup for machines: its manifest, and its tables where the catalogue was opened."""
+    found: dict[str, Any] = {**document(manifest), "checksum": f"sha256:{sha256}", "signature": signature}
+    if catalogue is not None:
+        found["tableList"] = [_table(table, catalogue) for table in catalogue.engine["tables"]]
+    return found
+
+
+def in_words(manifest: Manifest, sha256: str, signature: str, catalogue: Catalogue | None) -> str:
+    """Return a backup for people."""
+    lines = [
+        ("Backup", manifest.backup_id),
+        ("Tenant", f"{manifest.tenant.namespace}/{manifest.tenant.name} (slug {manifest.tenant.slug})"),
+        ("Signature", signature),
+        ("Rows are from", f"{manifest.times.snapshot} ({manifest.consistency})"),
+        ("Made", f"{manifest.times.started} to {manifest.times.completed}, by version {manifest.writer}"),
+        ("Server", f"{manifest.server.engine} {manifest.server.version}"),
+        ("Contents", f"{manifest.tables} tables, {manifest.rows} rows, {_modules(manifest)}"),
+        ("Read", console.size(manifest.bytes.logical)),
+        (
+            "Stored",
+            f"{console.size(manifest.bytes.stored)} in {len(manifest.packs) + len(manifest.lists)} objects",
+        ),
+        ("Added", f"{console.size(manifest.bytes.added)} by this run"),
+        ("Encryption", _encryption(manifest)),
+        ("Checksum", f"sha256:{sha256}"),
+    ]
+    text = "\n".join(f"{head + ':':15}{value}" for head, value in lines)
+    return text if catalogue is None else f"{text}\n\n{_tables(catalogue)}"
+
+
+def _modules(manifest: Manifest) -> str:
+    if manifest.partial:
+        return f"only modules {', '.join(manifest.modules.only)}"
+    return f"modules {', '.join(manifest.modules.defined)}" if manifest.modules.defined else "no modules"
+
+
+def _encryption(manifest: Manifest) -> str:
+    encryption = manifest.encryption
+    if encryption.mode == "None":
+        return "None: whoever can read the store can read the rows"
+    return f"{encryption.mode} for {', '.join(encryption.recipients)} (key id {encryption.key_id})"
+
+
+def _tables(catalogue: Catalogue) -> str:
+    rows = []
+    for table in catalogue.engine["tables"]:
+        told = _table(table, catalogue)
+        left_out = "rows left out" if told["withoutRows"] else ", ".join(told["excludedColumns"])
+        rows.append([told["name"], str(told["rows"]), console.size(told["bytes"]), left_out or "-"])
+    return console.table(("TABLE", "ROWS", "BYTES", "EXCLUDED"), rows)
+
+
+def _table(table: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+    return {
+        "name": table["name"],
+        "rows": table["rows"],
+        "bytes": sum(catalogue.segments[name].bytes for name in table["segments"]),
+        "excludedColumns": [item["column"] for item in table["excluded"]],
+        "withoutRows": not table["withRows"],
+    }
