@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -19,13 +19,17 @@ from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
 from tenant_backup.contract import job as jobs
 
 NAME = "big"
-_ROWS_PER_GB = 3_000_000
-# Wide and narrow columns, text that compresses about 3:1: like an activity log and its neighbours.
+# Half the bytes in narrow rows of many types, half in long texts; both compress about 3:1.
+_ROWS_PER_GB = {"log": 2_200_000, "message": 900_000}
 _FILL = """
 SET ROLE big;
 CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, actor int, action text, details jsonb, amount numeric, hash text);
 INSERT INTO log SELECT i, timestamptz '2024-01-01' + i * interval '1 second', i % 5000, 'action ' || i % 40,
-  jsonb_build_object('i', i, 'text', repeat('lorem ipsum ' || i % 100, 8)), i / 7.0, md5(i::text) FROM generate_series(1, {rows}) i;
+  jsonb_build_object('i', i, 'text', 'invoice ' || md5((i / 9)::text) || ' was sent to customer ' || i % 9999),
+  i / 7.0, md5(i::text) FROM generate_series(1, {log}) i;
+CREATE TABLE message (id bigint PRIMARY KEY, thread int, body text);
+INSERT INTO message SELECT i, i % 90000, string_agg(md5((i * 8 + n)::text) || ' is what we agreed upon in the meeting, ', '')
+  FROM generate_series(1, {message}) i, generate_series(1, 7) n GROUP BY i;
 """
 _TENANT = jobs.Tenant("bench", "default", NAME, NAME)
 
@@ -36,9 +40,10 @@ def big_database(size: float) -> Iterator[Big]:
     with host_postgres() as server, tempfile.TemporaryDirectory(prefix="tenant-backup-bench-") as folder:
         print(f"PostgreSQL: filling a database with about {size:g} GB of rows …", flush=True)
         server.sql(f"CREATE ROLE big LOGIN PASSWORD '{PASSWORD}'; CREATE DATABASE big OWNER big")
-        server.sql(_FILL.format(rows=int(size * _ROWS_PER_GB)), NAME)
-        server.sql("VACUUM ANALYZE log", NAME)
-        yield Big(server, Path(folder), int(size * _ROWS_PER_GB))
+        rows = {table: int(size * count) for table, count in _ROWS_PER_GB.items()}
+        server.sql(_FILL.format(**rows), NAME)
+        server.sql("VACUUM ANALYZE", NAME)
+        yield Big(server, Path(folder), rows)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -51,7 +56,7 @@ def seconds(work: Callable[[], object]) -> float:
 class Big:
     """Backs that database up and restores it."""
 
-    def __init__(self, server: HostPostgres, folder: Path, rows: int) -> None:
+    def __init__(self, server: HostPostgres, folder: Path, rows: Mapping[str, int]) -> None:
         self.server, self.folder, self.rows = server, folder, rows
         self._chain = Chain(folder)
         self._identity = pyrage.x25519.Identity.generate()
@@ -111,10 +116,11 @@ class Big:
         subprocess.run(words, env=environment, cwd=self.folder, check=True, capture_output=True)
 
     def change(self, share: float) -> None:
-        """Change this share of the rows, side by side in the middle of the table."""
-        first = self.rows // 2
-        last = first + int(self.rows * share) - 1
-        self.server.sql(f"UPDATE log SET hash = md5(hash) WHERE id BETWEEN {first} AND {last}", NAME)
+        """Change this share of the rows, side by side in the middle of each table."""
+        for (table, count), column in zip(self.rows.items(), ("hash", "body"), strict=True):
+            first, changed = count // 2, int(count * share)
+            where = f"id BETWEEN {first} AND {first + changed - 1}"
+            self.server.sql(f"UPDATE {table} SET {column} = md5({column}) || {column} WHERE {where}", NAME)
 
     def drop(self, database: str) -> None:
         """Drop what a restore made."""
