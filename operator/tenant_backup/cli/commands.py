@@ -15,6 +15,7 @@ from .chosen import chosen
 from .opened import kept, kept_one, reading, resolve
 from .options import Access
 from .private import private_folder
+from .server import SignIn, server_login
 
 _EPILOG = """\b
 Exit codes:
@@ -180,6 +181,36 @@ def export(access: Access, backup_id: str, as_json: bool, **how: Any) -> None:
     with chosen(access, backup_id) as backup:
         done = exporting.export(backup, **how)
     _show(as_json, done, done["path"])
+
+
+@commands.command(
+    examples="""
+tenant-backup restore file:///mnt/backups/acme latest --identity key.txt --trust ed25519:5a1f… \\
+    --host 127.0.0.1 --user postgres --password-file password --database acme_again
+"""
+)
+@options.access(trust_store=True)
+@_BACKUP_ID
+@click.option("--host", required=True, help="Server to restore to; a folder with a slash is a Unix socket.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5432, show_default=True)
+@server_login
+@click.option("--database", required=True, help="Name of the new database; it must not exist.")
+@click.option("--owner", help="Who owns it if the role that owned it is not there; default: --user.")
+@click.option("--connections", type=click.IntRange(2, 32), default=4, show_default=True)
+@options.as_json
+def restore(access: Access, backup_id: str, sign_in: SignIn, as_json: bool, **where: Any) -> None:
+    """Restore a backup into a new database.
+
+    --user has to be able to create databases and roles. What the tenant wrote is loaded as a temporary login
+    that may do nothing else; the database gets its name when it is complete and every table was counted.
+    """
+    from . import restoring
+
+    with chosen(access, backup_id) as backup:
+        server = sign_in.server(where["host"], where["port"], where["connections"])
+        target = restoring.Target(server, where["database"], where["owner"] or sign_in.user)
+        done = restoring.restore(backup, target)
+    _show(as_json, done, restoring.in_words(done))
 
 
 def _show(as_json: bool, document: dict[str, Any], text: str) -> None:
