@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ import pyrage
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tenant_backup.archive import names
+from tenant_backup.archive.chunks import chunker_seed
 from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.keys import Identity, IndexKey, Mode, TenantKeys, WriterKeys
+from tenant_backup.archive.known import Known, open_known
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import (
     FORMAT,
@@ -28,6 +31,7 @@ from tenant_backup.archive.manifest import (
     Sizes,
     TenantIdentity,
     Times,
+    parse,
     sign,
 )
 from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
@@ -96,6 +100,11 @@ class Keyring:
         )
 
     @property
+    def seed(self) -> int:
+        """Where this tenant's rows are cut."""
+        return chunker_seed(self.writer_keys().index)
+
+    @property
     def identity(self) -> Identity:
         """What a restore has."""
         return Identity.parse(self.identity_text)
@@ -115,10 +124,16 @@ class Keyring:
         return TenantKeys(self.index, self.signing.private_bytes_raw())
 
 
-def write(folder: Folder, keys: Keyring, segments: Segments, backup_id: str = BACKUP_ID) -> Written:
+def write(
+    folder: Folder,
+    keys: Keyring,
+    segments: Segments,
+    backup_id: str = BACKUP_ID,
+    known: Known | None = None,
+) -> Written:
     """Write a whole backup of tenant acme into `folder`, as the archive stage does."""
     used = keys.writer_keys()
-    writer = ArchiveWriter(used, "acme", folder.root, folder.take)
+    writer = ArchiveWriter(used, "acme", folder.root, folder.take, known=known)
     for segment_id, (kind, pieces) in segments.items():
         segment = writer.segment(segment_id, kind, "public.t" if kind is Kind.ROWS else None)
         for piece in pieces:
@@ -149,19 +164,35 @@ def describe(keys: Keyring, written: Written, backup_id: str = BACKUP_ID) -> Man
         modules=Modules(("hr",), ()),
         tables=1,
         rows=2,
-        bytes=Sizes(written.logical, stored, stored),
+        bytes=Sizes(written.logical, stored, written.added),
         packs=written.packs,
         lists=written.lists,
         catalogue=written.catalogue,
     )
 
 
+def known_from(folder: Folder, keys: Keyring, backup_id: str, unusable: Collection[str] = ()) -> Known:
+    """What that backup stored, as the next run of tenant acme finds it."""
+    base = parse((folder.root / names.manifest(backup_id)).read_bytes())
+    with tempfile.TemporaryDirectory() as spool:
+        for ref in base.lists:
+            shutil.copyfile(folder.root / names.index_pack(ref.id), Path(spool) / ref.id)
+        known = open_known(base, keys.writer_keys().index, Path(spool), unusable)
+        assert list(Path(spool).iterdir()) == []
+    return known
+
+
 def open_reader(
-    folder: Folder, keys: Keyring, *, mounted: bytes | None = None, identity: Identity | None = None
+    folder: Folder,
+    keys: Keyring,
+    *,
+    mounted: bytes | None = None,
+    identity: Identity | None = None,
+    backup_id: str = BACKUP_ID,
 ) -> ArchiveReader:
     """Open the backup with everything checked that is checked before a restore."""
-    data = (folder.root / names.manifest(BACKUP_ID)).read_bytes()
-    manifest = open_manifest(data, keys.public, BACKUP_ID, ("acme", "default", "acme"))
+    data = (folder.root / names.manifest(backup_id)).read_bytes()
+    manifest = open_manifest(data, keys.public, backup_id, ("acme", "default", "acme"))
     whose = identity or keys.identity
     reader = ArchiveReader(manifest, open_index_key(manifest, mounted, whose, folder), whose, folder)
     try:

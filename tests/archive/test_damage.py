@@ -27,8 +27,8 @@ ROWS = b"".join(b"%d\trow %d\n" % (n, n * n) for n in range(40))
 BLOB = b"CREATE TABLE t (a int, b text)"
 CONTENTS = {"t1/0": ROWS, "schema": BLOB}
 MANIFEST = names.manifest(BACKUP_ID)
-REF = ObjectRef("0" * 32, 100, "0" * 64)
-SAMPLE = describe(Keyring.fresh(), Written((), (REF,), CataloguePlace(REF.id, 0, 1), 0))
+REF = ObjectRef("0" * 32, 100, "0" * 64, 200)
+SAMPLE = describe(Keyring.fresh(), Written((), (REF,), CataloguePlace(REF.id, 0, 1), 0, 0))
 TENANT = ("acme", "default", "acme")
 
 

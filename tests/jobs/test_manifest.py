@@ -135,7 +135,7 @@ def test_staging_space_is_bounded() -> None:
     """No staging disk grows with the database."""
     volumes = {volume["name"]: volume for volume in pod_of("backup")["volumes"]}
     assert volumes["run"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
-    assert volumes["spool"]["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert volumes["spool"]["emptyDir"] == {"sizeLimit": "4Gi"}
     assert volumes["scratch-dump"]["emptyDir"]["medium"] == "Memory"
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,7 +101,13 @@ class Pod:
         """Do what the init container does; with it begins a new pod, whose run folder is empty."""
         for stale in self.run.glob("*.alive"):
             stale.unlink()
-        document = {"backupId": BACKUP_ID, "keys": list(keys), "committed": committed}
+        document = {
+            "backupId": BACKUP_ID,
+            "keys": list(keys),
+            "committed": committed,
+            "base": None,
+            "began": time.clock_gettime(time.CLOCK_BOOTTIME),
+        }
         (self.run / "prepared.json").write_text(json.dumps(document))
 
     def backup_job(self, *, only_modules: tuple[str, ...] = ()) -> jobs.Backup:

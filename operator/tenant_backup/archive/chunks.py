@@ -1,7 +1,8 @@
 """Where a stream is cut into chunks, and how chunks are gathered into frames.
 
-A chunk of rows ends at the first row end at or after CHUNK_TARGET bytes, or at CHUNK_MAX: a function
-of the bytes since the segment's start only, so an unchanged segment gives the same chunks again.
+Cuts are content-defined (FastCDC): behind an edit the same cuts, and so the same chunks, come again. The
+seed is the tenant's own secret, so that sizes of chunks tell nothing about known texts. A cut in rows is
+moved to the next row end. Cuts depend on the bytes since the segment's start only.
 A frame holds chunks of one segment, so that restoring a segment decompresses nothing else.
 """
 
@@ -11,8 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CHUNK_TARGET = 64 << 10  # bytes
-CHUNK_MAX = 256 << 10  # bytes; a longer row is cut inside
+from pyfastcdc import FastCDC
+
+from .keys import IndexKey, derive
+
+CHUNK_MIN = 32 << 10  # bytes; not even looked at for a cut
+CHUNK_TARGET = 64 << 10  # bytes; cuts are rarer before and more frequent behind it
+CHUNK_MAX = 256 << 10  # bytes
 FRAME_MAX = 1 << 20  # bytes of plaintext
 
 # Pages of a fresh megabyte cost as much as filling it, so buffers are used again.
@@ -40,12 +46,18 @@ class Frame:
         _spare.append(self.buffer)
 
 
+def chunker_seed(index: IndexKey) -> int:
+    """Return the tenant's seed of FastCDC: 63 bits, which is all it takes, and never 0, which means none."""
+    return int.from_bytes(derive(index.secret, "chunker seed")[:8], "big") >> 1 or 1
+
+
 class Chunker:
     """Takes one segment's bytes in pieces of any size and emits frames of whole chunks."""
 
-    def __init__(self, emit: Callable[[Frame], None], *, rows: bool) -> None:
+    def __init__(self, emit: Callable[[Frame], None], seed: int, *, rows: bool) -> None:
         self._emit = emit
         self._rows = rows
+        self._cdc = FastCDC(CHUNK_TARGET, min_size=CHUNK_MIN, max_size=CHUNK_MAX, seed=seed)
         self._buffer = _buffer()
         self._filled = 0
         self.length = 0  # bytes taken so far
@@ -83,16 +95,19 @@ class Chunker:
     def _cut(self, *, last: bool) -> list[int]:
         """Return where chunks end. A cut needs CHUNK_MAX bytes in sight, or the segment's end."""
         ends = [0]
-        while self._filled - ends[-1] >= CHUNK_MAX or (last and ends[-1] < self._filled):
-            ends.append(self._chunk_end(ends[-1]))
+        with memoryview(self._buffer)[: self._filled] as view:
+            while self._filled - ends[-1] >= CHUNK_MAX or (last and ends[-1] < self._filled):
+                ends.append(self._chunk_end(view, ends[-1]))
         return ends[1:]
 
-    def _chunk_end(self, start: int) -> int:
+    def _chunk_end(self, view: memoryview, start: int) -> int:
         limit = min(start + CHUNK_MAX, self._filled)
+        with view[start:limit] as sight:
+            end: int = start + next(self._cdc.cut_buf(sight)).length
         if not self._rows:
-            return min(start + CHUNK_TARGET, limit)
-        at = self._buffer.find(b"\n", start + CHUNK_TARGET - 1, limit)
-        return at + 1 if at >= 0 else limit
+            return end
+        at = self._buffer.find(b"\n", end - 1, limit)
+        return at + 1 if at >= 0 else end  # a row longer than a chunk is cut inside
 
 
 def _buffer() -> bytearray:

@@ -224,7 +224,7 @@ def _check(manifest: Manifest) -> None:
     if manifest.format != FORMAT or not is_backup_id(manifest.backup_id):
         raise ValueError("manifest.format or manifest.backupId is not ours")
     for ref in refs:
-        if not is_id(ref.id) or not _SHA256.fullmatch(ref.sha256) or ref.length < 0:
+        if not is_id(ref.id) or not _SHA256.fullmatch(ref.sha256) or min(ref.length, ref.plain) < 0:
             raise ValueError(f"manifest names an object {ref.id!r}, which cannot be one")
     if len({ref.id for ref in refs}) != len(refs):
         raise ValueError("manifest names an object twice")

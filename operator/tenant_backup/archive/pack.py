@@ -65,6 +65,7 @@ class ObjectRef:
     id: str
     length: int  # bytes
     sha256: str  # hex
+    plain: int  # bytes of all its frames before compression
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class PackWriter:
         sealed = self.binding.footer_cipher().seal(0, Kind.FOOTER, len(footer), footer)
         self._write(self._wrapped + sealed + _TRAILER.pack(len(self._wrapped), len(sealed), _END))
         self._file.close()
-        return ObjectRef(self.binding.pack_id, self.length, self._hash.hexdigest())
+        plain = sum(frame.plain for frame in self._frames)
+        return ObjectRef(self.binding.pack_id, self.length, self._hash.hexdigest(), plain)
 
     def _write(self, part: bytes) -> None:
         view = memoryview(part)

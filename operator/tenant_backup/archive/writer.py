@@ -1,5 +1,7 @@
 """Writes a backup: segments in, packs and index packs out, each handed on as soon as it is whole.
 
+What an earlier backup stored already is referred to where it is: chunk by chunk, and whole chunk lists.
+
 Threads: each segment is fed by one thread; compression and hashing run in a small pool (they release
 the GIL); a pack is appended to under a lock, in which encryption, SHA-256 and the write take about a
 tenth of the time of compression. Memory is bounded by the frames in flight, the disk by the sink, which
@@ -11,17 +13,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import zstandard
 
 from . import names
-from .chunks import FRAME_MAX, Chunker, Frame
+from .chunks import FRAME_MAX, Chunker, Frame, chunker_seed
 from .frame import Kind
 from .keys import WriterKeys
+from .known import Known
 from .lists import (
     PART_CHUNKS,
     Catalogue,
@@ -55,20 +59,35 @@ Sink = Callable[[Spooled], None]  # takes an object; blocks while too many are o
 
 @dataclass(frozen=True)
 class Written:
-    """What a finished run wrote: the manifest names all of it."""
+    """What a finished run needs, its own and what it refers to: the manifest names all of it."""
 
     packs: tuple[ObjectRef, ...]
     lists: tuple[ObjectRef, ...]
     catalogue: CataloguePlace
     logical: int  # bytes of all segments
+    added: int  # bytes of the packs and lists that this run wrote
 
 
 class ArchiveWriter:
     """One run of one backup. Segments may be written by several threads, each its own."""
 
-    def __init__(self, keys: WriterKeys, slug: str, spool: Path, sink: Sink, *, level: int = 3) -> None:
-        """Write packs to `spool`, compressed at zstd `level`, with a thread per core."""
+    def __init__(  # noqa: PLR0913 - a run's whole surroundings
+        self,
+        keys: WriterKeys,
+        slug: str,
+        spool: Path,
+        sink: Sink,
+        *,
+        level: int = 3,
+        known: Known | None = None,
+    ) -> None:
+        """Write packs to `spool`, compressed at zstd `level`, with a thread per core.
+
+        What is `known` is not written again. Without it everything is new.
+        """
         self._keys = keys
+        self._known = known or Known.nothing()
+        self._referred = _Referred(self._known)
         self._chunk_id_key = keys.index.chunk_id_key()
         self._data = _PackSeries(self._new_data_pack, names.pack, sink, PACK_TARGET)
         self._index = _PackSeries(self._new_index_pack, names.index_pack, sink, _INDEX_PACK_TARGET)
@@ -79,7 +98,7 @@ class ArchiveWriter:
 
     def segment(self, segment_id: str, kind: Kind, table: str | None) -> SegmentWriter:
         """Begin a segment. Its id must be new to this run."""
-        return SegmentWriter(self, segment_id, kind, table)
+        return SegmentWriter(self, segment_id, kind, table, chunker_seed(self._keys.index))
 
     def finish(self, engine_catalogue: dict[str, object]) -> Written:
         """Write the catalogue and hand on what is left. Every segment must be closed by now."""
@@ -89,10 +108,13 @@ class ArchiveWriter:
         place = self._write_catalogue(document)
         self._index.close()
         logical = sum(segment.bytes for segment in self.segments.values())
-        return Written(tuple(self._data.refs), tuple(self._index.refs), place, logical)
+        added = sum(ref.length for ref in (*self._data.refs, *self._index.refs))
+        packs = (*self._data.refs, *self._referred.packs())
+        lists = (*self._index.refs, *self._referred.lists())
+        return Written(packs, lists, place, logical, added)
 
-    def abort(self) -> None:
-        """Give up: what waits to be sealed is dropped. Nothing written is a backup without a manifest."""
+    def close(self) -> None:
+        """Drop what still waits to be sealed. Nothing written is a backup without a manifest."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def submit(self, kind: Kind, frame: Frame) -> Future[list[ChunkRef]]:
@@ -100,22 +122,39 @@ class ArchiveWriter:
         return self._pool.submit(self._seal, kind, frame)
 
     def write_part(self, chunks: Sequence[ChunkRef]) -> Part:
-        """Write one chunk list into the index pack."""
+        """Write one chunk list into the index pack, or refer to the same one of an earlier run."""
+        content = part_id(chunks, self._keys.index)
+        if known := self._known.part(content):
+            self._referred.add(known.packs, known.part.list)
+            return known.part
+        self._referred.add({chunk.pack for chunk in chunks})
         plain = encode_chunks(chunks)
         place = self._index.append(Kind.CHUNKS, len(plain), self._compress(plain), ())
-        return Part(*place, part_id(chunks, self._keys.index))
+        return Part(*place, content)
 
     def _seal(self, kind: Kind, frame: Frame) -> list[ChunkRef]:
-        bounds = frame.bounds()
+        """Write what is new of a frame; return where each of its chunks is."""
         with memoryview(frame.buffer) as view:
-            ids = [chunk_id(view[start:end], self._chunk_id_key) for start, end in bounds]
-            compressed = self._compress(view[: frame.length])
+            pieces = [view[start:end] for start, end in frame.bounds()]
+            ids = [chunk_id(piece, self._chunk_id_key) for piece in pieces]
+            places = {id_: place for id_ in ids if (place := self._known.chunk(id_))}
+            new = {id_: piece for id_, piece in zip(ids, pieces, strict=True) if id_ not in places}
+            if new:
+                whole = view[: frame.length] if len(new) == len(ids) else b"".join(new.values())
+                places |= self._write_frame(kind, whole, {id_: len(piece) for id_, piece in new.items()})
         frame.recycle()
-        chunks = [(id_, end - start) for id_, (start, end) in zip(ids, bounds, strict=True)]
-        place = self._data.append(kind, bounds[-1][1], compressed, chunks)
-        return [
-            ChunkRef(id_, *place, start, end - start) for id_, (start, end) in zip(ids, bounds, strict=True)
-        ]
+        return [places[id_] for id_ in ids]
+
+    def _write_frame(
+        self, kind: Kind, plain: bytes | memoryview, lengths: Mapping[bytes, int]
+    ) -> dict[bytes, ChunkRef]:
+        """Write a frame of the chunks with these ids and lengths; return where each is."""
+        pack, frame = self._data.append(kind, len(plain), self._compress(plain), tuple(lengths.items()))
+        starts = accumulate(lengths.values(), initial=0)
+        return {
+            id_: ChunkRef(id_, pack, frame, start, length)
+            for (id_, length), start in zip(lengths.items(), starts, strict=False)
+        }
 
     def _write_catalogue(self, document: bytes) -> CataloguePlace:
         # All frames of the catalogue go into one index pack: only the place of the first is named.
@@ -142,11 +181,13 @@ class ArchiveWriter:
 class SegmentWriter:
     """One segment on its way into the archive. For one thread."""
 
-    def __init__(self, archive: ArchiveWriter, segment_id: str, kind: Kind, table: str | None) -> None:
+    def __init__(
+        self, archive: ArchiveWriter, segment_id: str, kind: Kind, table: str | None, seed: int
+    ) -> None:
         if segment_id in archive.segments:
             raise ValueError(f"segment {segment_id} was written before")
         self._archive, self._id, self._kind, self._table = archive, segment_id, kind, table
-        self._chunker = Chunker(self._emit, rows=kind is Kind.ROWS)
+        self._chunker = Chunker(self._emit, seed, rows=kind is Kind.ROWS)
         self._pending: deque[Future[list[ChunkRef]]] = deque()
         self._chunks: list[ChunkRef] = []
         self._parts: list[Part] = []
@@ -182,6 +223,28 @@ class SegmentWriter:
     def _write_part(self) -> None:
         self._parts.append(self._archive.write_part(self._chunks[:PART_CHUNKS]))
         del self._chunks[:PART_CHUNKS]
+
+
+class _Referred:
+    """Which packs and index packs of an earlier run this one needs."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._lock = threading.Lock()
+        self._ids: set[str] = set()
+
+    def add(self, packs: Collection[str], list_id: str = "") -> None:
+        """Note what a chunk list needs; packs of this run may be among them."""
+        with self._lock:
+            self._ids |= {*packs, list_id}
+
+    def packs(self) -> list[ObjectRef]:
+        """Return the earlier packs."""
+        return [ref for ref in self._known.packs if ref.id in self._ids]
+
+    def lists(self) -> list[ObjectRef]:
+        """Return the earlier index packs."""
+        return [ref for ref in self._known.lists if ref.id in self._ids]
 
 
 class _PackSeries:

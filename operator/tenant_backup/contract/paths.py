@@ -30,6 +30,7 @@ UPLOAD_SOCKET = "upload.sock"  # archive -> upload
 DOWNLOAD_SOCKET = "download.sock"  # open -> download
 OPEN_SOCKET = "open.sock"  # load -> open
 PREPARED = "prepared.json"  # prepare -> archive, upload
+BASE = "base"  # below SPOOL, prepare -> archive: manifest and index packs of an earlier backup
 
 TERMINATION_MESSAGE = ROOT / "dev/termination-log"
 TERMINATION_MESSAGE_LIMIT = 2048  # bytes; the kubelet shares 12 KiB among all containers of a pod

@@ -33,7 +33,7 @@ class Container:
 
 
 BACKUP = (
-    Container("prepare", STORE, 48, 256, run=True, volume="rw", initial=True),
+    Container("prepare", STORE, 48, 256, run=True, spool=True, volume="rw", initial=True),
     Container("dump", DATABASE, 64, 768, run=True, scratch=True),
     Container("archive", ("keys",), 96, 512, run=True, spool=True),
     Container("upload", STORE, 64, 512, run=True, spool=True, volume="rw"),

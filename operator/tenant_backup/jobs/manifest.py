@@ -16,7 +16,7 @@ from . import labels
 from .containers import CONTAINERS, Container
 
 RUN_SIZE = "16Mi"
-SPOOL_SIZE = "1Gi"
+SPOOL_SIZE = "4Gi"  # a limit, taken only as needed: at a terabyte, chunk lists are most of it
 SCRATCH_SIZE = "256Mi"
 
 

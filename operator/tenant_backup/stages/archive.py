@@ -14,6 +14,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
 
 from . import wire
+from .base import open_base
 from .crew import Crew, Patience
 from .mounted import mounted_key
 
@@ -52,25 +54,22 @@ def run(job: Backup) -> dict[str, Any]:
     crew = Crew()
     server = wire.listen(paths.RUN / paths.ARCHIVE_SOCKET)
     upload = _Upload(wire.connect(paths.RUN / paths.UPLOAD_SOCKET, "upload"), crew)
-    level = job.compression_level
-    writer = ArchiveWriter(keys, job.tenant.slug, paths.SPOOL, upload.put_spooled, level=level)
-    try:
-        _put_stored_key(keys, prepared["keys"], upload)
-        intake = _Intake(writer, crew)
-        intake.receive(server)
-        written = writer.finish(intake.catalogue)
-        crew.wait(upload.is_drained)
-        manifest = _describe(job, prepared["backupId"], started, keys, intake, written)
-        upload.commit(manifest, manifests.sign(manifest, keys.tenant.signing()))
-        crew.wait(upload.is_committed)
-        intake.acknowledge()
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _spool_full(error) from error
-        raise
-    finally:
-        crew.close()
-        writer.abort()
+    with _spool_explained(), contextlib.closing(crew):
+        known = open_base(prepared["base"], job.tenant, keys, paths.SPOOL / paths.BASE)
+        level = job.compression_level
+        writer = ArchiveWriter(
+            keys, job.tenant.slug, paths.SPOOL, upload.put_spooled, level=level, known=known
+        )
+        with contextlib.closing(writer):
+            _put_stored_key(keys, prepared["keys"], upload)
+            intake = _Intake(writer, crew)
+            intake.receive(server)
+            written = writer.finish(intake.catalogue)
+            crew.wait(upload.is_drained)
+            manifest = _describe(job, prepared["backupId"], started, keys, intake, written)
+            upload.commit(manifest, manifests.sign(manifest, keys.tenant.signing()))
+            crew.wait(upload.is_committed)
+            intake.acknowledge()
     return {}
 
 
@@ -313,7 +312,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
         modules=manifests.Modules(tuple(module.name for module in job.modules), tuple(job.only_modules)),
         tables=len(catalogue["tables"]),
         rows=sum(segment.rows or 0 for segment in intake.segments().values()),
-        bytes=manifests.Sizes(written.logical, stored, stored),
+        bytes=manifests.Sizes(written.logical, stored, written.added),
         packs=written.packs,
         lists=written.lists,
         catalogue=written.catalogue,
@@ -328,12 +327,19 @@ def _truncated(what: str) -> Failure:
     )
 
 
-def _spool_full(error: OSError) -> Failure:
-    return Failure(
-        Reason.VOLUME_UNAVAILABLE,
-        f"the spool of the Job is full ({error.strerror}); give its node more ephemeral storage",
-        retriable=True,
-    )
+@contextlib.contextmanager
+def _spool_explained() -> Iterator[None]:
+    """Turn a full disk into the Failure that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise Failure(
+            Reason.VOLUME_UNAVAILABLE,
+            f"the spool of the Job is full ({error.strerror}); give its node more ephemeral storage",
+            retriable=True,
+        ) from error
 
 
 def _now() -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenant_backup.archive import names
 from tenant_backup.contract.reasons import Failure
 from tenant_backup.stores.base import NotFoundError, Store, digest_of, read
+
+if TYPE_CHECKING:
+    from tenant_backup.archive.manifest import Manifest
 
 MANIFEST_LIMIT = 64 << 20  # bytes; a manifest of 100,000 packs has about 15 MiB
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A manifest in the store. `uid` is empty and `facts` too when nobody here can read it."""
+    """A manifest in the store. When nobody here can read it, it is None, `uid` empty and `facts` too."""
 
     uid: str
     sha256: str
     facts: dict[str, Any]
+    manifest: Manifest | None = None
 
 
 def location(store: Store, backup_id: str) -> str:
@@ -43,4 +47,4 @@ def find(store: Store, backup_id: str) -> Commit | None:
     facts = manifests.facts(manifest, sha256)
     # Whether it was verified is not in the manifest: verification comes after it.
     facts |= {"location": location(store, backup_id), "health": "Unknown"}
-    return Commit(manifest.backup.uid, sha256, facts)
+    return Commit(manifest.backup.uid, sha256, facts, manifest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -33,16 +34,24 @@ def run(
     run: Path = paths.RUN,
     secrets: Path = paths.SECRETS,
     volume: Path = paths.VOLUME,
+    spool: Path = paths.SPOOL,
 ) -> dict[str, Any]:
-    """Write {run}/prepared.json; return its backupId and whether it is committed.
+    """Write {run}/prepared.json, fetch the base; return the backupId and whether it is committed.
 
     Raises Failure: StoreForeign when the prefix is another tenant's, and whatever the store raises.
     """
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)  # before anything is looked at; it counts sleep too
     store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
     claim(store, job.tenant)
     backup_id, committed = settle(store, job.backup_id, job.uid)
-    keys = [entry.name for entry in store.entries("keys")]
-    _write(run / paths.PREPARED, {"backupId": backup_id, "keys": keys, "committed": committed})
+    document = {
+        "backupId": backup_id,
+        "committed": committed,
+        "keys": [entry.name for entry in store.entries("keys")],
+        "base": None if committed else _base(store, job, spool),
+        "began": began,
+    }
+    _write(run / paths.PREPARED, document)
     return {"backupId": backup_id, "committed": committed is not None}
 
 
@@ -75,7 +84,7 @@ def settle(store: Store, wished: str, uid: str) -> tuple[str, dict[str, Any] | N
     taken = set()
     for candidate in _candidates(store, wished):
         commit = commits.find(store, candidate)
-        if commit is not None and commit.uid == uid:
+        if commit is not None and commit.uid == uid and _is_whole(store, commit):
             return candidate, commit.facts
         taken.add(candidate)
     choices = (wished if number == 1 else f"{wished}-{number}" for number in count(1))
@@ -93,6 +102,32 @@ def _candidates(store: Store, wished: str) -> list[str]:
         elif backup_id > wished and not backup_id.startswith(wished):
             break
     return found
+
+
+def _is_whole(store: Store, commit: commits.Commit) -> bool:
+    """Say whether all that a commit of ours needs is there; one that came too late may have lost packs."""
+    from tenant_backup.archive.collector import check_committed
+
+    assert commit.manifest
+    try:
+        check_committed(store, commit.manifest)
+    except Failure as failure:
+        if failure.reason is not Reason.PACK_MISSING:
+            raise
+        # Nobody was told of it: the run that wrote it did not end well. It may stay where we may not delete.
+        with suppress(Failure):
+            store.delete(names.manifest(commit.manifest.backup_id))
+        return False
+    return True
+
+
+def _base(store: Store, job: jobs.Backup, spool: Path) -> dict[str, Any] | None:
+    # Late: keys and packs cost start-up time, and a first backup has no base.
+    if job.mode == "Full" or next(store.entries("manifests"), None) is None:
+        return None
+    from .base import fetch_base
+
+    return fetch_base(store, job, spool / paths.BASE)
 
 
 def _marker(store: Store) -> object:

@@ -1,8 +1,9 @@
 """The last container of a backup: what `archive` spooled goes to the store, and then is committed.
 
-Sees only ciphertext. The order is the promise: every pack acknowledged with its checksum, then the
-manifest, create-only, then the manifest read back and compared; only then success. Dying anywhere
-before leaves no manifest, so no backup; dying anywhere after is found by the next `prepare`.
+Sees only ciphertext. The order is the promise: every pack acknowledged with its checksum, every older
+pack looked for once more, then the manifest, create-only, then the manifest read back and compared; only
+then success. Dying anywhere before leaves no manifest, so no backup; dying anywhere after is found by the
+next `prepare`. A store that is away for a while is waited for: the database is not asked again for that.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tenant_backup.archive import names
+from tenant_backup.archive.collector import check_committed, check_references
+from tenant_backup.archive.manifest import parse
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.results import progress_line
 from tenant_backup.stores import connect
 from tenant_backup.stores.base import (
     AlreadyExistsError,
@@ -37,7 +43,10 @@ from .progress import Progress
 from .verification import verify
 
 IN_FLIGHT = 3  # packs sent at once: 3 x 64 MiB of request bodies at most
+PATIENCE = 300.0  # seconds that one object waits in the spool for a store that is unavailable
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 _FOLDERS = ("packs/", "lists/", "keys/")
+_T = TypeVar("_T")
 
 
 def run(
@@ -50,8 +59,9 @@ def run(
 ) -> dict[str, Any]:
     """Serve upload.sock until the commit; return the backup's facts with `location` and `health`.
 
-    Raises Failure: what the store raises; NameTaken; ChecksumMismatch when the store gives back
-    another manifest than it was given; PeerFailed when `archive` ends before its commit.
+    Raises Failure: what the store raises; NameTaken; PackMissing when an older pack is gone;
+    DeadlineExceeded when the run took too long to rely on older packs; ChecksumMismatch when the store
+    gives back another manifest than it was given; PeerFailed when `archive` ends before its commit.
     """
     prepared = json.loads((run / paths.PREPARED).read_text())
     if prepared["committed"] is not None:
@@ -62,7 +72,8 @@ def run(
         with Progress("Upload") as progress:
             session = _Session(store, spool, crew, progress)
             request = session.receive(run)
-            facts = _commit(store, request, prepared["backupId"], job.uid)
+            run_age = _RunAge(prepared["began"], job.max_run_seconds)
+            facts = _commit(store, request, prepared["backupId"], job.uid, session.stored, run_age)
         session.acknowledge(request)
     finally:
         crew.close()
@@ -148,7 +159,7 @@ class _Session:
     def _put(self, request: _Request) -> None:
         assert self._connection is not None
         try:
-            own = _put(self._store, request)
+            own = _patiently(lambda: _put(self._store, request))
         finally:
             self._slots.release()
         request.source.unlink()
@@ -175,24 +186,59 @@ def _put(store: Store, request: _Request) -> bool:
     return True
 
 
-def _commit(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _RunAge:
+    """How long ago `prepare` began, in seconds, by the clock that goes on while the machine sleeps."""
+
+    began: float
+    limit: float
+
+    def __call__(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.began
+
+
+def _commit(  # noqa: PLR0913, PLR0917 - the whole of a commit
+    store: Store, request: _Request, backup_id: str, uid: str, own: Collection[str], age: _RunAge
+) -> dict[str, Any]:
     if request.name != names.manifest(backup_id):
         raise ValueError(f"{request.name} is not the manifest of {backup_id}")
     data = request.source.read_bytes()
     require_digest(request.name, digest_of(data), request.digest)
+    manifest = parse(data)
+    _patiently(lambda: check_references(store, manifest, own, age(), age.limit))
     try:
-        store.put(request.name, data, request.digest)
+        _patiently(lambda: store.put(request.name, data, request.digest))
     except AlreadyExistsError:
         other = _found_instead(store, request, backup_id, uid)
         if other is not None:
             return other
-    _read_back(store, request.name, data)
+    _patiently(lambda: _read_back(store, request.name, data))
+    if age() > age.limit:
+        # The check before was too long ago to rely on. `prepare` of the next attempt asks the same.
+        _patiently(lambda: check_committed(store, manifest))
     return {
         **request.facts,
         "checksum": f"sha256:{request.digest.sha256}",
         "location": commits.location(store, backup_id),
         "health": "Unknown",
     }
+
+
+def _patiently(act: Callable[[], _T]) -> _T:
+    """Return what `act` returns, trying again for PATIENCE seconds while the store is unavailable."""
+    give_up, pause = None, _FIRST_PAUSE
+    while True:
+        try:
+            return act()
+        except Failure as failure:
+            give_up = give_up or time.monotonic() + PATIENCE
+            if failure.reason is not Reason.STORE_UNAVAILABLE or not failure.retriable:
+                raise
+            if time.monotonic() + pause > give_up:
+                raise
+            print(progress_line(phase="WaitingForStore", message=failure.message), flush=True)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _found_instead(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any] | None:

@@ -38,19 +38,19 @@ def empty_pod() -> Iterator[Pod]:
 @pytest.fixture
 def on_volume(empty_pod: Pod) -> Site:
     """A pod with a volume."""
-    return volume_site(empty_pod)
+    return volume_site(empty_pod).with_older_list()
 
 
 @pytest.fixture
 def on_s3(empty_pod: Pod, s3: S3Server) -> Site:
     """A pod with an S3 server."""
-    return s3_site(empty_pod, s3.endpoint)
+    return s3_site(empty_pod, s3.endpoint).with_older_list()
 
 
 @pytest.fixture
 def behind_proxy(empty_pod: Pod, proxy: Proxy) -> Site:
     """A pod whose way to the S3 server is faulty."""
-    return s3_site(empty_pod, proxy.endpoint)
+    return s3_site(empty_pod, proxy.endpoint).with_older_list()
 
 
 @pytest.fixture(params=["volume", "s3"])

@@ -22,7 +22,7 @@ from tenant_backup.archive.writer import Written
 from tenant_backup.contract import job as jobs
 from tenant_backup.stages import wire
 from tenant_backup.stores import connect
-from tenant_backup.stores.base import Store
+from tenant_backup.stores.base import Store, digest_of
 from tests.archive.sample import Keyring, describe
 from tests.stages.pod import BACKUP_ID, TENANT, Pod
 from tests.stores.s3_server import BUCKET, ROOT
@@ -32,10 +32,15 @@ OTHER_UID = "22222222-2222-2222-2222-222222222222"
 KEYS = Keyring.fresh()
 
 
+OLDER_LIST = b"ten  bytes"  # an index pack of an earlier backup
+
+
 def manifest_of(backup_id: str = BACKUP_ID, uid: str = UID, rows: int = 2) -> bytes:
-    """A real, signed manifest; `rows` makes it differ from others."""
-    index = ObjectRef("0" * 32, 10, "0" * 64)
-    written = Written(logical=100, packs=(), lists=(index,), catalogue=CataloguePlace(index.id, 0, 1))
+    """A real, signed manifest that needs OLDER_LIST; `rows` makes it differ from others."""
+    digest = digest_of(OLDER_LIST)
+    index = ObjectRef("0" * 32, digest.length, digest.sha256, 20)
+    place = CataloguePlace(index.id, 0, 1)
+    written = Written(packs=(), lists=(index,), catalogue=place, logical=100, added=10)
     manifest = describe(KEYS, written, backup_id)
     return sign(dataclasses.replace(manifest, backup=BackupIdentity("acme-1", uid), rows=rows), KEYS.signing)
 
@@ -56,6 +61,11 @@ class Site:
         """A backup of tenant acme into this store."""
         job = dataclasses.replace(self.pod.backup_job(), uid=UID, store=self.described)
         return dataclasses.replace(job, **changes)
+
+    def with_older_list(self) -> Site:
+        """Put what the manifests of these tests need; return itself."""
+        self.store().put(f"lists/{'0' * 32}", OLDER_LIST, digest_of(OLDER_LIST))
+        return self
 
     def restore(self) -> jobs.Restore:
         """A restore of tenant acme from this store."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -20,10 +21,17 @@ from .site import OTHER_UID, UID, Site, facts_of, manifest_of, s3_site
 
 
 def prepared(site: Site, **changes: Any) -> tuple[Ended, Any]:
-    """Run `prepare`; return how it ended and what it wrote."""
+    """Run `prepare`; return how it ended and what it wrote, but for the time when it began."""
+    before = boot_time()
     ended = site.pod.start("prepare", site.backup(**changes)).ended()
     path = site.pod.run / "prepared.json"
-    return ended, json.loads(path.read_text()) if path.exists() else None
+    document = json.loads(path.read_text()) if path.exists() else None
+    assert document is None or before <= document.pop("began") <= boot_time()
+    return ended, document
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def put(site: Site, name: str, data: bytes) -> None:
@@ -35,7 +43,7 @@ def test_the_first_backup_of_a_tenant_claims_its_prefix(site: Site) -> None:
     for _ in range(2):
         ended, document = prepared(site)
         assert ended.result.facts == {"backupId": BACKUP_ID, "committed": False}
-        assert document == {"backupId": BACKUP_ID, "keys": [], "committed": None}
+        assert document == {"backupId": BACKUP_ID, "keys": [], "committed": None, "base": None}
 
     assert json.loads(site.object("TENANT")) == {
         "format": 1,
@@ -119,7 +127,7 @@ def test_a_name_taken_by_others_gets_the_next_number(site: Site) -> None:
     for similar in (f"{BACKUP_ID}-5x", f"{BACKUP_ID}5", BACKUP_ID[:-1] + "0", "acme_2999-01-01_00-00-00"):
         put(site, f"manifests/{similar}", b"")
 
-    assert prepared(site)[1] == {"backupId": f"{BACKUP_ID}-5", "keys": [], "committed": None}
+    assert prepared(site)[1]["backupId"] == f"{BACKUP_ID}-5"
 
 
 @pytest.mark.parametrize("base_is_there", [True, False])
