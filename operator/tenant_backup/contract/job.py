@@ -89,6 +89,8 @@ class Backup:
     only_modules: list[str] = field(default_factory=list)  # empty: everything
     compression_level: int = 3
     verify: bool = True  # re-read and re-hash the packs of this run before success
+    mode: Literal["Incremental", "Full"] = "Incremental"  # Full: refer to nothing of earlier backups
+    max_run_seconds: int = 86400  # from `prepare` to the commit: older packs are safe for so long
 
 
 @dataclass(frozen=True)
