@@ -31,7 +31,9 @@ FACTS = {
     "rows": 12,
     "consistency": "Snapshot",
     "health": "Healthy",
+    "verification": {"level": "Checksum", "message": ""},
 }
+VERIFIED = {"level": "Checksum", "message": "", "completedAt": "2024-01-15T14:30:24Z"}
 
 
 def at(seconds: float) -> datetime:

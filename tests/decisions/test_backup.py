@@ -16,6 +16,7 @@ from tests.decisions.objects import (
     FACTS,
     NOW,
     PLATFORM,
+    VERIFIED,
     at,
     backup,
     backup_seen,
@@ -147,10 +148,13 @@ def test_success_without_what_was_committed_is_a_failure() -> None:
 
 def test_a_corrupt_backup_says_so() -> None:
     """Committed is Succeeded; what verification found is health."""
-    facts = FACTS | {"health": "Corrupt", "verification": {"message": "pack aa/1 differs"}}
+    found = {"level": "Checksum", "message": "pack aa/1 differs"}
+    facts = FACTS | {"health": "Corrupt", "verification": found}
     plan = decide(backup_seen(jobs=(job(outcome=succeeded(facts)),)), NOW)
     assert plan.status
     assert plan.status["health"] == "Corrupt"
+    assert plan.status["verification"] == found | {"completedAt": "2024-01-15T14:30:25Z"}
+    assert [event.reason for event in actions_of(plan, Announce)] == ["BackupSucceeded", "VerificationFailed"]
     assert "pack aa/1 differs" in condition(plan.status, HEADLINE)["message"]
 
 
@@ -315,9 +319,10 @@ def test_progress_is_folded_into_status() -> None:
 
 def test_a_finished_backup_is_left_alone() -> None:
     """Idle is free of writes; only a Job whose outcome is recorded may go."""
-    seen = backup_seen(status={"state": "Succeeded"}, jobs=(job(finished="Complete", outcome=succeeded()),))
+    status = {"state": "Succeeded", "verification": VERIFIED}
+    seen = backup_seen(status=status, jobs=(job(finished="Complete", outcome=succeeded()),))
     assert decide(seen, NOW) == Plan((ExpireJob("x-backup", 300),))
-    done = backup_seen(status={"state": "Succeeded"}, jobs=(job(finished="Complete", expires=True),))
+    done = backup_seen(status=status, jobs=(job(finished="Complete", expires=True),))
     assert decide(done, NOW) == Plan()
 
 

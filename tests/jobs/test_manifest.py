@@ -29,6 +29,10 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
     where = objects.store(volume=volume)
     acme = objects.tenant(tls={"mode": "VerifyFull", "caSecretRef": {"name": "pg-ca"}})
     gone = objects.backup(deletionTimestamp="2024-01-15T14:30:25Z", finalizers=["tenantbackup.dev/data"])
+    committed = {
+        "status": {"state": "Succeeded", "backupId": "acme_1"},
+        "backup": objects.backup({"verification": "Contents"}),
+    }
     kept = {"state": "Succeeded", "previousDatabase": "old", "undoUntil": "2024-01-16T00:00:00Z"}
     return {
         "backup": run_of(backup.decide(objects.backup_seen(tenant=acme, store=where), objects.NOW)),
@@ -38,6 +42,9 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
         "probe": run_of(store.decide(objects.store_seen(store=where), objects.NOW)),
         "delete": run_of(
             deletion.decide_deletion(objects.backup_seen(backup=gone, store=where), objects.NOW)
+        ),
+        "verify": run_of(
+            backup.decide(objects.backup_seen(tenant=acme, **committed, store=where), objects.NOW)
         ),
     }
 
@@ -87,6 +94,7 @@ def test_each_container_of_a_restore_sees_only_its_own_secrets() -> None:
         ("preflight", {"preflight": {"acme-db", "pg-ca"}}),
         ("probe", {"probe": {"s3", "s3-ca"}}),
         ("delete", {"delete": {"s3", "s3-ca"}}),
+        ("verify", {"download": {"s3", "s3-ca"}, "examine": {"acme-keys-0123456789", "acme-id"}}),
     ],
 )
 def test_small_jobs_see_only_what_they_need(purpose: str, expected: dict[str, set[str]]) -> None:

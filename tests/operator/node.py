@@ -22,6 +22,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "rows": 2,
         "consistency": "Snapshot",
         "health": "Healthy",
+        "verification": {"level": "Checksum", "message": ""},
     },
     "load": {
         "restored": {"tables": 1, "rows": 2, "bytes": 10},

@@ -15,4 +15,5 @@ LABEL_SCHEDULE = f"{GROUP}/schedule"
 LABEL_SLOT = f"{GROUP}/slot"
 
 ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
+ANNOTATION_VERIFY = f"{GROUP}/verify"  # on a TenantBackup: any new value verifies it again
 ANNOTATION_ADOPT = f"{GROUP}/adopt"  # on a BackupStore: the cluster id that may write its prefix

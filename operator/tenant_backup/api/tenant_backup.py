@@ -10,7 +10,11 @@ from pydantic import Field
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
 from .values import Bytes, Count, Deadline, ModuleName, Progress, Reference, TenantReference
 
-Verification = Literal["None", "Checksum"]
+VerificationLevel = Literal["Checksum", "Contents"]
+Verification = Literal["None", "Checksum", "Contents"]
+
+
+Mode = Literal["Incremental", "Full"]
 
 
 class Compression(Struct):
@@ -33,10 +37,14 @@ class TenantBackupSpec(Struct):
     """The BackupStore it goes to."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
+    mode: Mode = "Incremental"
+    """Incremental: store only what earlier backups have not stored; every backup is complete all the same.
+    Full: store everything anew."""
     compression: Compression = Compression()
     """How hard zstd tries."""
     verification: Verification = "Checksum"
-    """Checksum: read everything this run wrote again before it counts as a success."""
+    """Checksum: read again what this run wrote and a seventh of the older packs, and compare SHA-256.
+    Contents: also decrypt everything with the Tenant's identity and count the rows."""
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
     """What happens to the data in the store when this object is deleted."""
     deadline: Deadline = "6h"
@@ -65,6 +73,19 @@ class Contents(Struct):
     """The modules it was limited to. Empty: everything is in it."""
 
 
+class VerificationStatus(Struct):
+    """The last verification."""
+
+    level: VerificationLevel | None = None
+    """What was done."""
+    completed_at: datetime | None = None
+    """When it ended, well or not."""
+    message: str | None = Field(default=None, max_length=1024)
+    """What is damaged, with tables and other backups that are hit; or why it could not be verified."""
+    requested: str | None = Field(default=None, max_length=128)
+    """The last value of annotation tenantbackup.dev/verify that was acted on."""
+
+
 class TenantBackupStatus(Status):
     """How the backup went."""
 
@@ -72,6 +93,8 @@ class TenantBackupStatus(Status):
     """Derived from the conditions."""
     health: Literal["Unknown", "Healthy", "Degraded", "Corrupt"] | None = None
     """Unknown: not verified. Healthy. Degraded: restorable, with warnings. Corrupt."""
+    verification: VerificationStatus | None = None
+    """How it was verified last."""
     backup_id: str | None = Field(default=None, max_length=80)
     """Names the backup in the store: slug and creation time in UTC."""
     location: str | None = Field(default=None, max_length=1024)
@@ -82,6 +105,8 @@ class TenantBackupStatus(Status):
     """How the data is encrypted."""
     size: str | None = Field(default=None, max_length=16)
     """Stored size for people; exact figures are in `bytes`."""
+    added: str | None = Field(default=None, max_length=16)
+    """What this run wrote, for people; exact figures are in `bytes`."""
     bytes: BackupBytes | None = None
     """Exact sizes."""
     contents: Contents | None = None
@@ -113,12 +138,14 @@ class TenantBackup(Resource):
         Column("State", ".status.state"),
         Column("Health", ".status.health"),
         Column("Size", ".status.size"),
+        Column("Added", ".status.added"),
         Column("Duration", ".status.duration"),
         AGE,
         Column("Store", ".spec.storeRef.name", wide=True),
         Column("Checksum", ".status.checksum", wide=True),
         Column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
         Column("Requested-By", ".status.requestedBy", wide=True),
+        Column("Encryption", ".status.encryption", wide=True),
     )
     SELECTABLE: ClassVar = (".spec.tenantRef.name", ".status.state")
 

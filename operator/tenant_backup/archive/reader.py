@@ -29,6 +29,14 @@ _FRAMES_KEPT = 4  # plaintexts per segment being read: deduplicated chunks jump 
 _STATS_AT_ONCE = 8
 
 
+class DamagedObject(Failure):
+    """An object in the store is not what was written; `name` says which."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(Reason.CHECKSUM_MISMATCH, message)
+        self.name = name
+
+
 def open_manifest(
     data: bytes, trusted_key: str, backup_id: str, tenant: tuple[str, str, str], sha256: str = ""
 ) -> Manifest:
@@ -132,7 +140,7 @@ class ArchiveReader:
         frames: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         sent = 0
         for part in segment.parts:
-            for chunk in self._chunks(part):
+            for chunk in self.chunks(part):
                 yield self._chunk(chunk, frames)
                 sent += chunk.length
         if sent != segment.bytes:
@@ -145,7 +153,8 @@ class ArchiveReader:
         self._data.close()
         self._index_packs.close()
 
-    def _chunks(self, part: Part) -> list[ChunkRef]:
+    def chunks(self, part: Part) -> list[ChunkRef]:
+        """Read one chunk list. Raises Failure(CHECKSUM_MISMATCH)."""
         name = names.index_pack(part.list)
         with _naming(name):
             if part.list not in self._lists:
@@ -271,8 +280,8 @@ def _small(objects: Objects) -> Callable[[str], bytes | None]:
     return read
 
 
-def _damaged(name: str, what: str) -> Failure:
-    return Failure(
-        Reason.CHECKSUM_MISMATCH,
+def _damaged(name: str, what: str) -> DamagedObject:
+    return DamagedObject(
+        name,
         f"{name} is damaged: {what}; choose another backup or bring that object back from a copy",
     )

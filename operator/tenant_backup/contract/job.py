@@ -89,6 +89,8 @@ class Backup:
     only_modules: list[str] = field(default_factory=list)  # empty: everything
     compression_level: int = 3
     verify: bool = True  # re-read and re-hash the packs of this run before success
+    read_rate: int = 0  # bytes per second from the server; 0: no limit
+    upload_rate: int = 0  # bytes per second to the store; 0: no limit
     mode: Literal["Incremental", "Full"] = "Incremental"  # Full: refer to nothing of earlier backups
     max_run_seconds: int = 86400  # from `prepare` to the commit: older packs are safe for so long
 
@@ -154,9 +156,25 @@ class Delete:
     store: Store
 
 
-Job = Backup | Restore | Swap | Preflight | Probe | Delete
+@dataclass(frozen=True)
+class Verify:
+    """Read one backup back and say whether it is what was written."""
+
+    uid: str  # of the TenantBackup
+    backup_id: str
+    level: Literal["Checksum", "Contents"]
+    everything: bool  # Checksum: also what earlier runs wrote; else a seventh of it
+    day: int  # counted from anywhere: which seventh
+    tenant: Tenant
+    store: Store
+    manifest_sha256: str  # hex: what was committed
+    signing_key: str  # public Ed25519, hex
+    identity_secret: str = ""  # for messages
+
+
+Job = Backup | Restore | Swap | Preflight | Probe | Delete | Verify
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete)
+    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete, Verify)
 }
 
 

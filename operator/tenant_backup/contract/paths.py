@@ -27,7 +27,7 @@ IDENTITY = "identity"  # identity: one line AGE-SECRET-KEY-1…
 
 ARCHIVE_SOCKET = "archive.sock"  # dump -> archive
 UPLOAD_SOCKET = "upload.sock"  # archive -> upload
-DOWNLOAD_SOCKET = "download.sock"  # open -> download
+DOWNLOAD_SOCKET = "download.sock"  # open, examine -> download
 OPEN_SOCKET = "open.sock"  # load -> open
 PREPARED = "prepared.json"  # prepare -> archive, upload
 BASE = "base"  # below SPOOL, prepare -> archive: manifest and index packs of an earlier backup

@@ -68,8 +68,11 @@ class Reason(StrEnum):
     # Events that are no condition
     BACKUP_SUCCEEDED = "BackupSucceeded"
     RESTORE_SUCCEEDED = "RestoreSucceeded"
+    BACKUP_VERIFIED = "BackupVerified"
+    VERIFICATION_FAILED = "VerificationFailed"
     KEYS_CREATED = "KeysCreated"
     PREVIOUS_DROPPED = "PreviousDropped"
+    FIRST_BACKUP = "FirstBackup"
     # deletion
     DATA_DELETED = "DataDeleted"
     DATA_RETAINED = "DataRetained"

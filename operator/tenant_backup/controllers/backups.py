@@ -7,7 +7,7 @@ from datetime import datetime
 from tenant_backup.api import BackupStore, Tenant, TenantBackup
 from tenant_backup.api.references import FINALIZER
 from tenant_backup.cluster import BACKUP, DEFINITION, NAMESPACE, STORE, TENANT, Cluster, Object, Rejected
-from tenant_backup.decisions.observed import BackupSeen
+from tenant_backup.decisions.observed import BackupSeen, JobSeen, Sibling
 
 from .look import Look
 
@@ -18,14 +18,39 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
     namespace = backup.metadata.namespace
     tenant = await look.cluster.get(TENANT, namespace, backup.spec.tenant_ref.name)
     store = await look.cluster.get(STORE, namespace, backup.spec.store_ref.name)
+    jobs = await look.jobs(namespace, backup.metadata.uid, now)
     return BackupSeen(
         backup=backup,
         status=document.get("status", {}),
         tenant=Tenant.model_validate(tenant) if tenant else None,
         store=BackupStore.model_validate(store) if store else None,
-        jobs=await look.jobs(namespace, backup.metadata.uid, now),
+        jobs=jobs,
         platform=await look.platform(),
         terminating=await _is_terminating(look.cluster, backup),
+        siblings=await _siblings(look.cluster, backup) if _found_damage(jobs) else (),
+    )
+
+
+def _found_damage(jobs: tuple[JobSeen, ...]) -> bool:
+    """Whether a verification said that other backups are hit; only then it matters which there are."""
+    return any(job.purpose == "verify" and job.outcome and job.outcome.facts.get("backups") for job in jobs)
+
+
+async def _siblings(cluster: Cluster, backup: TenantBackup) -> tuple[Sibling, ...]:
+    """Return the tenant's other committed backups in the same store."""
+    namespace, spec = backup.metadata.namespace, backup.spec
+    mine = f"spec.tenantRef.name={spec.tenant_ref.name},status.state=Succeeded"
+    found = await cluster.list(BACKUP, namespace, fields=mine)
+    return tuple(
+        Sibling(
+            name=item["metadata"]["name"],
+            uid=item["metadata"]["uid"],
+            backup_id=item["status"].get("backupId", ""),
+            corrupt=item["status"].get("health") == "Corrupt",
+        )
+        for item in found
+        if item["spec"]["storeRef"]["name"] == spec.store_ref.name
+        and item["metadata"]["uid"] != backup.metadata.uid
     )
 
 

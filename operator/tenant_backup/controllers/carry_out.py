@@ -29,11 +29,13 @@ from tenant_backup.cluster import (
     Object,
     Rejected,
 )
+from tenant_backup.contract.reasons import Reason
 from tenant_backup.decisions.instants import rfc3339
 from tenant_backup.decisions.names import digest, shortened
 from tenant_backup.decisions.plan import (
     Announce,
     Audit,
+    Condemn,
     CreateBackup,
     DeleteBackup,
     ExpireJob,
@@ -75,6 +77,7 @@ class CarryOut:
             MakeKeys: self._make_keys,
             CreateBackup: self._create_backup,
             DeleteBackup: self._delete_backup,
+            Condemn: self._condemn,
             HoldData: self._hold_data,
             ReleaseData: self._release_data,
             Announce: self._announce,
@@ -164,6 +167,14 @@ class CarryOut:
     async def _delete_backup(self, action: DeleteBackup) -> None:
         await self._cluster.delete(BACKUP, self._namespace, action.name, uid=action.uid)
 
+    async def _condemn(self, action: Condemn) -> None:
+        there = await self._cluster.get(BACKUP, self._namespace, action.name)
+        if there is None or there["metadata"]["uid"] != action.uid:
+            return
+        await self._post(there["metadata"], Announce("Warning", Reason.VERIFICATION_FAILED, action.message))
+        status = {"health": "Corrupt", "verification": {"message": action.message}}
+        await self._cluster.patch_status(BACKUP, there, status)
+
     async def _hold_data(self, _action: HoldData) -> None:
         await self._patch_finalizers([*self._finalizers, FINALIZER])
 
@@ -178,7 +189,10 @@ class CarryOut:
         )
 
     async def _announce(self, action: Announce) -> None:
-        metadata, now = self._target["metadata"], rfc3339(Look.now())
+        await self._post(self._target["metadata"], action)
+
+    async def _post(self, metadata: Mapping[str, Any], action: Announce) -> None:
+        now = rfc3339(Look.now())
         name = shortened(metadata["name"], limit=200)
         event = {
             "metadata": {
@@ -187,7 +201,7 @@ class CarryOut:
             },
             "involvedObject": {
                 "apiVersion": API_VERSION,
-                "kind": self._kind.name,
+                "kind": self._kind.name,  # what is condemned beside a TenantBackup is one, too
                 "name": metadata["name"],
                 "namespace": self._namespace,
                 "uid": metadata["uid"],

@@ -10,6 +10,7 @@ import kopf
 from tenant_backup.api.references import LABEL_SCHEDULE
 from tenant_backup.cluster import BACKUP, JOB, OURS, POD, RESTORE, SCHEDULE, TENANT
 from tenant_backup.decisions.verdicts import Ref
+from tenant_backup.decisions.verification import is_awaited
 from tenant_backup.jobs import labels
 
 from .dependents import Dependents
@@ -64,7 +65,9 @@ def is_settled(kind: str, document: Event) -> bool:
     current = status.get("observedGeneration") == metadata.get("generation")
     if not current or "deletionTimestamp" in metadata or status.get("state") not in (*_FINISHED, "Undone"):
         return False
-    return kind == BACKUP.name or (kind == RESTORE.name and "previousDatabase" not in status)
+    if kind == BACKUP.name:
+        return not is_awaited(document["spec"], metadata, status)
+    return kind == RESTORE.name and "previousDatabase" not in status
 
 
 def also_concerned(kind: str, document: Event, *, deleted: bool) -> list[Ref]:

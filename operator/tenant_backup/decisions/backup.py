@@ -20,10 +20,10 @@ from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
 from .plan import Action, Announce, Audit, HoldData, Owner, Plan, Run, Secrets
 from .runs import Course, follow, newest, of_purpose, recorded, start
-from .tenant import how_to_make_a_key
+from .tenant import how_to_make_a_key, readable_by_somebody
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+from .verification import committed, decide_verification
 
-FINISHED = ("Succeeded", "Failed")
 _AUDITED = ("state", "backupId", "checksum", "bytes", "startedAt", "completedAt", "requestedBy")
 
 
@@ -31,7 +31,9 @@ def decide(seen: BackupSeen, now: datetime) -> Plan:
     """Return what to do about a TenantBackup."""
     if seen.backup.metadata.deletion_timestamp:
         return decide_deletion(seen, now)
-    if seen.status.get("state") in FINISHED:
+    if seen.status.get("state") == "Succeeded":
+        return decide_verification(seen, now)
+    if seen.status.get("state") == "Failed":
         return Plan(recorded(seen.jobs))
     job, started = newest(of_purpose(seen.jobs, "backup")), parse(seen.status.get("startedAt"))
     if job is not None:
@@ -61,7 +63,7 @@ def its_store_is_there(seen: BackupSeen) -> Verdict | None:
 def somebody_can_read_it(seen: BackupSeen) -> Verdict | None:
     """A backup that nobody can decrypt is none."""
     assert seen.tenant
-    if seen.tenant.spec.encryption.recipients:
+    if readable_by_somebody(seen.tenant):
         return None
     name = seen.tenant.metadata.name
     wait_for = (Ref("Tenant", seen.tenant.metadata.namespace, name),)
@@ -135,13 +137,17 @@ def _job(seen: BackupSeen) -> contract.Backup:
         tenant=described.tenant(tenant, seen.platform.cluster_id),
         database=described.database(tenant),
         store=described.store(store),
-        recipients=list(tenant.spec.encryption.recipients),
+        recipients=described.recipients(tenant, store),
+        encryption=tenant.spec.encryption.mode,
         exclude_columns=described.excluded_columns(tenant),
         exclude_tables=list(tenant.spec.exclusions.tables),
         modules=described.modules(tenant),
         only_modules=list(backup.spec.modules),
         compression_level=backup.spec.compression.level,
-        verify=backup.spec.verification != "None",
+        mode=backup.spec.mode,
+        read_rate=described.read_rate(tenant),
+        upload_rate=described.upload_rate(store),
+        verify=backup.spec.verification == "Checksum",  # Contents needs a Job that has the identity
     )
 
 
@@ -162,10 +168,9 @@ def _named(seen: BackupSeen, course: Course) -> Verdict:
     if not {"backupId", "checksum"} <= course.facts.facts.keys():
         message = "the upload ended well without naming what it committed; report this"
         return Failed(Reason.INTERNAL_ERROR, message)
-    facts, store = course.facts.facts, seen.backup.spec.store_ref.name
-    doubt = facts.get("verification", {}).get("message", "") if facts.get("health") == "Corrupt" else ""
-    message = f"{facts['backupId']} is committed to BackupStore {store}"
-    return Done(Reason.SUCCEEDED, f"{message}; {doubt}" if doubt else message)
+    facts = course.facts.facts
+    damage = facts.get("verification", {}).get("message", "") if facts.get("health") == "Corrupt" else ""
+    return committed(seen, facts, damage)
 
 
 def _hold(seen: BackupSeen, course: Course) -> tuple[Action, ...]:
@@ -189,7 +194,11 @@ def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[A
     }
     record |= {key: status[key] for key in _AUDITED if key in status}
     if isinstance(verdict, Done):
-        return (Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message), Audit(record))
+        good = Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message)
+        if status["health"] != "Corrupt":
+            return (good, Audit(record))
+        bad = Announce("Warning", Reason.VERIFICATION_FAILED, status["verification"]["message"])
+        return (good, bad, Audit(record | {"health": "Corrupt"}))
     return (Announce("Warning", verdict.reason, verdict.message), Audit(record))
 
 
@@ -205,7 +214,7 @@ def _status(
         # Deletion needs the name even when the Tenant, and with it the slug, is gone by then.
         status.setdefault("backupId", told.backup_id)
     if isinstance(verdict, Done) and course.facts:
-        status |= _result(seen, course.facts)
+        status |= _result(seen, course.facts, now)
     if isinstance(verdict, Done | Failed):
         status |= ending(status, now)
         status.pop("progress", None)
@@ -243,17 +252,18 @@ def ending(status: dict[str, Any], now: datetime) -> dict[str, Any]:
     return fields | ({"duration": duration((now - started).total_seconds())} if started else {})
 
 
-def _result(seen: BackupSeen, ended: Ended) -> dict[str, Any]:
+def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     facts = dict(ended.facts)
     taken = ("backupId", "location", "checksum", "encryption", "consistency", "bytes")
     fields = {key: facts[key] for key in taken if facts.get(key) is not None}
     counted = {key: facts[key] for key in ("tables", "rows") if facts.get(key) is not None}
     modules = {"modules": list(seen.backup.spec.modules)} if seen.backup.spec.modules else {}
     fields["contents"] = counted | modules
-    stored = facts.get("bytes", {}).get("stored")
-    if stored is not None:
-        fields["size"] = size(stored)
+    sizes = facts.get("bytes", {})
+    fields |= {name: size(sizes[key]) for name, key in (("size", "stored"), ("added", "added")) if key in sizes}
     fields["health"] = facts.get("health", "Unknown")
+    if fields["health"] != "Unknown":
+        fields["verification"] = {**facts["verification"], "completedAt": rfc3339(now)}
     return fields
 
 

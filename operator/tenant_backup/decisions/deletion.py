@@ -15,7 +15,7 @@ from tenant_backup.contract.reasons import Reason
 from . import described
 from .conditions import condition_of, conditions
 from .names import backup_id, job_name
-from .observed import BackupSeen
+from .observed import BackupSeen, JobSeen
 from .plan import Announce, Owner, Plan, ReleaseData, RemoveJob, Run
 from .runs import LOOK_AGAIN, Course, Pauses, again_after_failure, of_purpose
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
@@ -43,15 +43,14 @@ def decide_deletion(seen: BackupSeen, now: datetime) -> Plan:
         return _let_go("its namespace or its kind is being deleted")
     if seen.backup.spec.deletion_policy == "Retain":
         return _let_go("deletionPolicy is Retain")
-    writers = of_purpose(seen.jobs, "backup")
-    if writers:
-        return _stop_the_writers(seen, now)
+    at_work = (*of_purpose(seen.jobs, "backup"), *of_purpose(seen.jobs, "verify"))
+    if at_work:
+        return _stop(at_work, seen, now)
     return _delete_the_data(seen, now)
 
 
-def _stop_the_writers(seen: BackupSeen, now: datetime) -> Plan:
-    writers = of_purpose(seen.jobs, "backup")
-    remove = tuple(RemoveJob(job.name, job.uid) for job in writers if not job.removing)
+def _stop(jobs: tuple[JobSeen, ...], seen: BackupSeen, now: datetime) -> Plan:
+    remove = tuple(RemoveJob(job.name, job.uid) for job in jobs if not job.removing)
     verdict = Waiting(Reason.CANCELLED, "waiting until the pods of the backup are gone", LOOK_AGAIN)
     return _plan(seen, Course(verdict, remove), now)
 

@@ -65,12 +65,16 @@ class Platform:
     trusts_requested_by: bool = False
 
 
-KeyState = Literal["Absent", "Unproven", "Present", "Lost"]
+KeyState = Literal["Absent", "Present", "Lost", "Gone"]
 
 
 @dataclass(frozen=True)
 class TenantSeen:
-    """A Tenant. `keys`: Absent: never made; Lost: named in status, but the Secret was never created."""
+    """A Tenant.
+
+    `keys`: Absent: never made. Lost: named in status, but the Secret was never created. Gone: the Secret
+    was there, and somebody deleted it.
+    """
 
     tenant: Tenant
     status: Mapping[str, Any]
@@ -93,8 +97,18 @@ class StoreSeen:
 
 
 @dataclass(frozen=True)
+class Sibling:
+    """Another TenantBackup of the same tenant in the same store, committed."""
+
+    name: str
+    uid: str
+    backup_id: str
+    corrupt: bool
+
+
+@dataclass(frozen=True)
 class BackupSeen:
-    """A TenantBackup, its Job, and what it refers to."""
+    """A TenantBackup, its Jobs, and what it refers to. `siblings` are looked for when damage was found."""
 
     backup: TenantBackup
     status: Mapping[str, Any]
@@ -103,6 +117,7 @@ class BackupSeen:
     jobs: tuple[JobSeen, ...]
     platform: Platform
     terminating: bool = False  # the namespace or the kind itself is going away
+    siblings: tuple[Sibling, ...] = ()
 
 
 @dataclass(frozen=True)

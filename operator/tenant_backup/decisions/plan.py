@@ -38,7 +38,7 @@ class Secrets:
     identity: str = ""
 
 
-Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete"]
+Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete", "verify"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ class DeleteBackup:
 
 
 @dataclass(frozen=True)
+class Condemn:
+    """Say of another TenantBackup that it is Corrupt: it needs an object that was found damaged."""
+
+    name: str
+    uid: str
+    message: str
+
+
+@dataclass(frozen=True)
 class HoldData:
     """Add our finalizer: from now on there may be data outside the cluster."""
 
@@ -135,6 +144,7 @@ Action = (
     | MakeKeys
     | CreateBackup
     | DeleteBackup
+    | Condemn
     | HoldData
     | ReleaseData
     | Announce

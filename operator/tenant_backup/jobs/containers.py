@@ -47,6 +47,10 @@ SWAP = (Container("swap", ("admin", "database-ca"), 48, 256, scratch=True),)
 PREFLIGHT = (Container("preflight", DATABASE, 48, 256, scratch=True),)
 PROBE = (Container("probe", STORE, 48, 256, volume="rw"),)
 DELETE = (Container("delete", STORE, 48, 256, volume="rw"),)
+VERIFY = (
+    Container("download", STORE, 64, 512, run=True, spool=True, volume="rw"),  # writes marks on what is bad
+    Container("examine", ("keys", "identity"), 96, 512, run=True, spool=True),
+)
 
 CONTAINERS: dict[Purpose, tuple[Container, ...]] = {
     "backup": BACKUP,
@@ -55,6 +59,7 @@ CONTAINERS: dict[Purpose, tuple[Container, ...]] = {
     "preflight": PREFLIGHT,
     "probe": PROBE,
     "delete": DELETE,
+    "verify": VERIFY,
 }
 
 # Whose facts are the Job's, and who prints progress.
@@ -65,5 +70,6 @@ SPOKESMAN: dict[str, str] = {
     "preflight": "preflight",
     "probe": "probe",
     "delete": "delete",
+    "verify": "examine",
 }
-PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load"}
+PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load", "verify": "examine"}

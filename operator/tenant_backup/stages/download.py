@@ -1,4 +1,4 @@
-"""The first container of a restore: fetches objects for `open`, each checked before it is handed on.
+"""The first container of a restore or verification: fetches objects, each checked before it is handed on.
 
 Holds the store's credentials and no key: it sees only ciphertext and what is readable anyway.
 """
@@ -20,11 +20,12 @@ from tenant_backup.stores.base import Digest, NotFoundError, Store, fetch, requi
 
 from . import wire
 from .crew import Crew, Patience
+from .inspector import Inspector
 from .progress import Progress
 
 
 def run(
-    job: jobs.Restore,
+    job: jobs.Restore | jobs.Verify,
     *,
     run: Path = paths.RUN,
     spool: Path = paths.SPOOL,
@@ -36,11 +37,14 @@ def run(
     Raises Failure: BackupNotFound, PackMissing, ChecksumMismatch, what the store raises, and PeerFailed
     when every client is gone and none was done.
     """
-    store = connect(job.store, job.source.slug, secrets=secrets, volume=volume)
+    verifies = isinstance(job, jobs.Verify)
+    whose = job.tenant if isinstance(job, jobs.Verify) else job.source
+    store = connect(job.store, whose.slug, secrets=secrets, volume=volume)
     crew = Crew()
     try:
-        with Progress("Download") as progress:
-            desk = _Desk(store, spool, crew, progress)
+        with Progress("Verify" if verifies else "Download") as progress:
+            inspector = Inspector(store, spool, progress.add) if verifies else None
+            desk = _Desk(store, spool, crew, progress, inspector)
             desk.serve(run)
     finally:
         crew.close()
@@ -50,7 +54,11 @@ def run(
 class _Desk:
     """Several conversations at once; the first failure ends them all."""
 
-    def __init__(self, store: Store, spool: Path, crew: Crew, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, spool: Path, crew: Crew, progress: Progress, inspector: Inspector | None
+    ) -> None:
+        self._inspector = inspector
+        self._asker = "examine" if inspector else "open"
         self._store = store
         self._spool = spool
         self._crew = crew
@@ -63,7 +71,7 @@ class _Desk:
 
     def serve(self, run: Path) -> None:
         """Answer all who come until one says done, or all have left."""
-        patience = Patience(run, "open")
+        patience = Patience(run, self._asker)
 
         def serve(connection: socket.socket) -> None:
             patience.came = True
@@ -78,11 +86,11 @@ class _Desk:
     def _is_over(self, *, came: bool) -> bool:
         with self._changed:
             if came and not self._done and self._talking == 0:
-                raise wire.peer_failed("open")
+                raise wire.peer_failed(self._asker)
             return self._done
 
     def _talk(self, connection: socket.socket) -> None:
-        reader = wire.Reader(connection, "open")
+        reader = wire.Reader(connection, self._asker)
         while (message := reader.message_or_end()) is not None and "done" not in message:
             answer = self._answer(message)
             try:
@@ -97,6 +105,8 @@ class _Desk:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if "stat" in message:
             return {"length": self._store.stat(message["stat"])}
+        if self._inspector is not None and "get" not in message:
+            return self._inspector.answer(message)
         return self._get(message["get"], message.get("length"), message.get("sha256"))
 
     def _get(self, name: str, length: int | None, sha256: str | None) -> dict[str, Any]:
