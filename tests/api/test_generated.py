@@ -14,7 +14,7 @@ from hack.lab.kubectl import ROOT
 from tenant_backup.api import KINDS, BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
 from tenant_backup.api.schema import Schema, custom_resource_definitions
 from tenant_backup.api.tenant_restore import _FIXED, _FIXED_OPTIONAL
-from tenant_backup.api.values import duration_seconds
+from tenant_backup.api.values import duration_seconds, quantity_bytes
 
 from .examples import BACKUP, REPLACE, S3, SCHEDULE, TENANT, changed
 
@@ -99,3 +99,19 @@ def test_what_is_not_a_duration_says_how_to_write_one(text: str) -> None:
     """One ValueError with an example."""
     with pytest.raises(ValueError, match="1h30m"):
         duration_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("65536", 65536), ("64Ki", 65536), ("500k", 500_000), ("1.5Mi", 1_572_864), ("2G", 2_000_000_000)],
+)
+def test_quantities_are_read_in_bytes(text: str, count: int) -> None:
+    """Decimal and binary units, as Kubernetes writes them."""
+    assert quantity_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "Mi", "1MiB", "-1Mi", "1e6", "1 Mi", "1K", "1Mi\n"])
+def test_what_is_not_a_quantity_says_how_to_write_one(text: str) -> None:
+    """One ValueError with an example."""
+    with pytest.raises(ValueError, match="100Mi"):
+        quantity_bytes(text)

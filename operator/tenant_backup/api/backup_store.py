@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from .resource import AGE, Column, Names, Resource, Rule, Status, Struct
-from .values import ClaimReference, Reference
+from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
+from .values import ClaimReference, Recipient, Reference, UploadRate
 
 _DOTS = r"(^|/)\\.\\.?(/|$)"
 
@@ -58,6 +58,15 @@ class Volume(Struct):
     """Folder on the volume that belongs to this cluster alone."""
 
 
+class StoreLimits(Struct):
+    """How hard backups may use the store."""
+
+    upload_rate: UploadRate | None = None
+    """Each backup sends at most so many bytes per second, such as 50Mi, on average: a pack of about 32 MiB
+    goes at once. Default: as fast as it can.
+    """
+
+
 class BackupStoreSpec(Struct):
     """Where backups go: exactly one of the fields."""
 
@@ -67,6 +76,12 @@ class BackupStoreSpec(Struct):
     """An S3 bucket."""
     volume: Volume | None = None
     """A volume of this namespace."""
+    recipients: tuple[Recipient, ...] = Field(default=(), max_length=20, json_schema_extra=UNIQUE)
+    """Public age keys (age1…) of the platform: who has their identities can read every encrypted backup made
+    from now on into this store. They are added to each tenant's own recipients.
+    """
+    limits: StoreLimits = StoreLimits()
+    """How hard backups may use the store."""
 
 
 class Capabilities(Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,13 +15,13 @@ from .values import (
     DatabaseName,
     ModuleName,
     Name,
+    ReadRate,
+    Recipient,
     Reference,
     TableName,
 )
 
 _SLUG = "^[a-z0-9-]{1,40}$"
-
-Recipient = Annotated[str, Field(max_length=62, pattern="^age1[02-9ac-hj-np-z]{58}$")]
 
 
 class Tls(Struct):
@@ -66,6 +66,9 @@ class Database(Struct):
     """How the connection is protected; without it TLS is used when the server offers it."""
     connections: int = Field(default=4, ge=2, le=32)
     """At most this many connections at once: one holds the snapshot, the others read or load."""
+    read_rate: ReadRate | None = None
+    """A backup reads at most so many bytes per second, such as 20Mi, on average. Default: as fast as it can.
+    """
 
 
 class Module(Struct):
@@ -128,6 +131,17 @@ class Exclusions(Struct):
 class Encryption(Struct):
     """Who can read the tenant's backups."""
 
+    RULES: ClassVar = (
+        Rule(
+            "self.mode != 'None' || !has(self.recipients) || size(self.recipients) == 0",
+            "mode None encrypts for nobody: remove recipients, or set mode: Age",
+        ),
+    )
+
+    mode: Literal["Age", "None"] = "Age"
+    """Age: only the recipients can read new backups. None: whoever can read the store can, without any key.
+    Backups that are there stay as they are.
+    """
     recipients: tuple[Recipient, ...] = Field(default=(), max_length=20, json_schema_extra=UNIQUE)
     """Public age keys (age1…); whoever has one of the identities that belong to them can restore."""
     identity_secret_ref: Reference | None = None
@@ -150,7 +164,9 @@ class TenantSpec(Struct):
     exclusions: Exclusions = Exclusions()
     """What is left out of every backup."""
     encryption: Encryption = Encryption()
-    """Who can read the backups. Without recipients the Tenant is Stalled and says how to make a key."""
+    """Who can read the backups. With mode Age and no recipients the Tenant is Stalled and says how to make a
+    key.
+    """
 
 
 class DatabaseFacts(Struct):

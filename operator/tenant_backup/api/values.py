@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,6 +12,12 @@ from .resource import Rule, Struct
 
 _SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$"
+_QUANTITY = r"^[0-9]{1,12}(\.[0-9]{1,3})?([kMGT]|[KMGT]i)?$"
+_UNIT_BYTES = {"": 1} | {
+    unit: base**power
+    for base, units in ((1000, ("k", "M", "G", "T")), (1024, ("Ki", "Mi", "Gi", "Ti")))
+    for power, unit in enumerate(units, 1)
+}
 _UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 LONG_NAME_LIMIT = 52  # of Tenants and BackupSchedules: leaves room for what is appended in label values
@@ -33,6 +40,21 @@ def _duration(least: str, most: str, what: str) -> Any:
     return Field(min_length=2, max_length=16, pattern=_DURATION, json_schema_extra=extra)
 
 
+Recipient = Annotated[str, Field(max_length=62, pattern="^age1[02-9ac-hj-np-z]{58}$")]
+
+
+def _rate(least: str, most: str, what: str) -> Any:
+    rule = Rule(
+        f"quantity(self).compareTo(quantity('{least}')) >= 0"
+        f" && quantity(self).compareTo(quantity('{most}')) <= 0",
+        f"{what} must be between {least} and {most}, in bytes per second",
+    )
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.document()]}
+    return Field(min_length=1, max_length=16, pattern=_QUANTITY, json_schema_extra=extra)
+
+
+ReadRate = Annotated[str, _rate("64Ki", "1Ti", "readRate")]
+UploadRate = Annotated[str, _rate("64Ki", "1Ti", "uploadRate")]
 Deadline = Annotated[str, _duration("1m", "168h", "deadline")]
 KeepPrevious = Annotated[str, _duration("0s", "720h", "keepPrevious")]
 
@@ -43,6 +65,14 @@ def duration_seconds(text: str) -> int:
         raise ValueError(f"{text!r} is not a duration; write it like 90s, 30m or 1h30m")
     parts = re.findall(r"([0-9]+)([hms])", text)
     return sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def quantity_bytes(text: str) -> int:
+    """Return a quantity such as 500k or 1.5Mi in bytes, rounded down. Raises ValueError on anything else."""
+    if not re.fullmatch(_QUANTITY, text):
+        raise ValueError(f"{text!r} is not a number of bytes; write it like 500k, 100Mi or 1Gi")
+    number = text.rstrip("kKMGTi")
+    return int(Decimal(number) * _UNIT_BYTES[text.removeprefix(number)])
 
 
 class Reference(Struct):

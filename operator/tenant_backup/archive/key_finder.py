@@ -43,7 +43,7 @@ class KeyFinder:
         return self._readable_index_key() if encryption.mode == "None" else self.tenant_keys().index
 
     def tenant_keys(self) -> TenantKeys:
-        """Return the tenant's keys from the store, by the identity. Raises Failure: WRONG_KEY, KEY_MISSING."""
+        """Return the tenant's keys from the store by the identity. Raises Failure: WRONG_KEY, KEY_MISSING."""
         copies = [copy for name in self._names_of_tenant_keys() if (copy := self._read(name)) is not None]
         opened = [joined for copy in copies if (joined := self._open(copy, 2 * KEY_BYTES)) is not None]
         found = [TenantKeys.split(joined) for joined in opened]
@@ -100,8 +100,7 @@ class KeyFinder:
         return Failure(
             Reason.KEY_MISSING,
             f"neither the tenant's key Secret nor {name} in the store is the index key of backup"
-            f" {self._manifest.backup_id}; bring back one of them, the Secret with"
-            " `tenant-backup recover-keys` or from the recovery sheet",
+            f" {self._manifest.backup_id}; bring one of them back from a copy",
         )
 
     def _wrong_key(self, what: str) -> Failure:

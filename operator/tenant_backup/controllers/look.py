@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tenant_backup.cluster import EVENT, JOB, NAMESPACE, POD, Cluster, Object, Rejected
+from tenant_backup.cluster import EVENT, JOB, NAMESPACE, POD, Cluster, Kind, Object, Rejected
 from tenant_backup.decisions.instants import parse
 from tenant_backup.decisions.observed import JobSeen, Platform
 from tenant_backup.jobs import labels
@@ -16,6 +16,7 @@ from tenant_backup.jobs.outcome import see
 
 PROGRESS_EVERY = timedelta(seconds=10)  # one status write per interval at most
 SILENCE = timedelta(seconds=8)  # without a started container; then Events are asked why
+ASK_AGAIN = timedelta(minutes=10)  # whether an object that was there still is
 _LOG_LINES = 20
 
 
@@ -27,11 +28,21 @@ class Look:
         self._trusts = trusts_requested_by
         self._platform: Platform | None = None
         self._progress: dict[str, tuple[datetime, Mapping[str, Any] | None]] = {}
+        self._there: dict[tuple[str, str, str], datetime] = {}
 
     @staticmethod
     def now() -> datetime:
         """Return the time of this look."""
         return datetime.now(UTC)
+
+    def was_there(self, kind: Kind, namespace: str, name: str, now: datetime) -> bool:
+        """Return whether `note_there` was called for the object a short while ago."""
+        seen = self._there.get((kind.name, namespace, name))
+        return seen is not None and now - seen < ASK_AGAIN
+
+    def note_there(self, kind: Kind, namespace: str, name: str, now: datetime) -> None:
+        """Remember that the object exists, so that not each look has to ask."""
+        self._there[kind.name, namespace, name] = now
 
     async def platform(self) -> Platform:
         """Return what is the same for every object. Raises a ClusterError."""

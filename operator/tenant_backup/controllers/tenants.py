@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tenant_backup.api import Tenant
-from tenant_backup.cluster import BACKUP, RESTORE, SECRET, AlreadyExists, Cluster, Object
+from tenant_backup.cluster import BACKUP, RESTORE, SECRET, AlreadyExists, Cluster, Object, Rejected
 from tenant_backup.decisions.observed import KeyState, TenantSeen
 
 from .look import Look
@@ -23,7 +23,7 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
     return TenantSeen(
         tenant=tenant,
         status=status,
-        keys=await key_state(look.cluster, namespace, status),
+        keys=await key_state(look, namespace, status, now),
         jobs=await look.jobs(namespace, tenant.metadata.uid, now),
         platform=await look.platform(),
         backups=len(backups),
@@ -41,17 +41,23 @@ async def _succeeded(cluster: Cluster, kind: Any, namespace: str, selector: str)
     ]
 
 
-async def key_state(cluster: Cluster, namespace: str, status: Mapping[str, Any]) -> KeyState:
+async def key_state(look: Look, namespace: str, status: Mapping[str, Any], now: datetime) -> KeyState:
     """Return whether the tenant's key Secret exists, without the right to read Secrets."""
-    if not status.get("keySecret") or not status.get("signingKey"):
+    name, ready = status.get("keySecret"), bool(status.get("keysReady"))
+    if not name or not status.get("signingKey"):
         return "Absent"
-    if status.get("keysReady"):
-        return "Present"  # once there it is never made again, even when somebody deletes it
-    # A previous pass may have died between naming the Secret in status and creating it. Creating it
-    # for the sake of the answer only tells which.
-    probe = {"metadata": {"name": status["keySecret"], "namespace": namespace}, "type": "Opaque"}
-    try:
-        await cluster.create(SECRET, probe, dry_run=True)
-    except AlreadyExists:
+    if ready and look.was_there(SECRET, namespace, name, now):
         return "Present"
-    return "Lost"
+    # Creating it for the sake of the answer only. A previous pass may have died between naming the Secret
+    # in status and creating it; or somebody deleted it since.
+    probe = {"metadata": {"name": name, "namespace": namespace}, "type": "Opaque"}
+    try:
+        await look.cluster.create(SECRET, probe, dry_run=True)
+    except AlreadyExists:
+        look.note_there(SECRET, namespace, name, now)
+        return "Present"
+    except Rejected:
+        if not ready:
+            raise
+        return "Present"  # a quota or a policy answers for the Secret: that it is gone is not known
+    return "Gone" if ready else "Lost"

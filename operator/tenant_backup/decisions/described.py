@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenant_backup.api import BackupStore, Tenant
+from tenant_backup.api.values import quantity_bytes
 from tenant_backup.contract import job as contract
 
 from .plan import Secrets
@@ -57,6 +58,25 @@ def store(store: BackupStore) -> contract.Store:
     if store.spec.volume:
         return contract.Store(kind="volume", prefix=store.spec.volume.path.strip("/"))
     raise ValueError("the BackupStore names neither s3 nor volume")
+
+
+def recipients(tenant: Tenant, store: BackupStore) -> list[str]:
+    """Return who can read a new backup: the tenant's own recipients, then the platform's; each once."""
+    if tenant.spec.encryption.mode == "None":
+        return []
+    return list(dict.fromkeys((*tenant.spec.encryption.recipients, *store.spec.recipients)))
+
+
+def read_rate(tenant: Tenant) -> int:
+    """Return how many bytes per second a backup may read; 0 is no limit."""
+    rate = tenant.spec.database.read_rate
+    return quantity_bytes(rate) if rate else 0
+
+
+def upload_rate(store: BackupStore) -> int:
+    """Return how many bytes per second a backup may send to the store; 0 is no limit."""
+    rate = store.spec.limits.upload_rate
+    return quantity_bytes(rate) if rate else 0
 
 
 def claim(store: BackupStore) -> str:

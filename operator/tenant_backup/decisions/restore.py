@@ -143,7 +143,7 @@ def the_new_database_is_not_the_live_one(seen: RestoreSeen, _now: datetime) -> V
 def somebody_can_decrypt_it(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """The cluster does not keep identities unless it is given one."""
     assert seen.tenant
-    if identity_secret(seen):
+    if identity_secret(seen) or seen.backup_status.get("encryption") == "None":
         return None
     message = (
         "no identity is named: put the line AGE-SECRET-KEY-1… into a Secret under the key identity and name"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from tenant_backup.api import Tenant
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
@@ -20,35 +21,54 @@ from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
 
-_KEEP = (
-    "made the keys of the tenant; keep the identity that belongs to its recipients safe:"
-    " without it nobody can restore"
+_KEYS_GONE_RETRY = 60.0  # seconds; nobody tells us when the Secret is back
+
+_MADE = "made the keys of the tenant, with which its backups are signed and its lists encrypted"
+_KEEP_SHEET = (
+    "the sheet that `tenant-backup recovery-sheet` prints, which says whose signature to trust when the"
+    " cluster is lost"
 )
+_FIRST_BACKUP = (
+    "the first backup is stored; keep two things outside the cluster: the identity of one of its recipients,"
+    f" the file age-keygen made, without which nobody can restore, and {_KEEP_SHEET}"
+)
+_FIRST_READABLE_BACKUP = (
+    "the first backup is stored and not encrypted: whoever can read the store can read its rows; keep"
+    f" outside the cluster {_KEEP_SHEET}"
+)
+_NOT_ENCRYPTED = "; its backups are not encrypted (spec.encryption.mode is None)"
 
 
 def decide(seen: TenantSeen, now: datetime) -> Plan:
     """Return what to do about a Tenant."""
     if seen.tenant.metadata.deletion_timestamp:
         return Plan()  # the keys stay: without them its backups are worth less
-    keys = _keys(seen)
     course = _course(seen, now)
-    verdict = _lasting(course.verdict)
+    verdict = _lasting(seen, course.verdict)
     stale = outdated(seen.jobs, "preflight", seen.tenant.metadata.generation)
     return Plan(
-        actions=(*keys, *stale, *course.actions),
+        actions=(*_keys(seen), *_first_backup(seen), *stale, *course.actions),
         status=_status(seen, verdict, course.facts, now),
         retry_in=verdict.retry_in,
     )
 
 
 def _keys(seen: TenantSeen) -> tuple[Action, ...]:
-    told = Announce("Normal", Reason.KEYS_CREATED, _KEEP)
-    # Unproven is settled by `observe`; Lost means that we died after the status patch and before the
-    # Secret was there: nothing was ever encrypted with those keys, so new ones take their place.
+    told = Announce("Normal", Reason.KEYS_CREATED, _MADE)
+    # Lost means that we died after the status patch and before the Secret was there: nothing was ever
+    # signed with those keys, so new ones take their place. Keys that are Gone have backups, and stay.
     if seen.keys in ("Absent", "Lost"):
         return (MakeKeys(seen.tenant.metadata.name), told)
     # The Secret is there, but a previous pass died before it could say so.
     return () if seen.status.get("keysReady") else (told,)
+
+
+def _first_backup(seen: TenantSeen) -> tuple[Action, ...]:
+    """From now on there is something to lose."""
+    if seen.last_backup is None or "lastBackup" in seen.status:
+        return ()
+    readable = seen.tenant.spec.encryption.mode == "None"
+    return (Announce("Normal", Reason.FIRST_BACKUP, _FIRST_READABLE_BACKUP if readable else _FIRST_BACKUP),)
 
 
 def _course(seen: TenantSeen, now: datetime) -> Course:
@@ -63,9 +83,21 @@ def _course(seen: TenantSeen, now: datetime) -> Course:
 
 def nobody_could_read_the_backups(seen: TenantSeen) -> Verdict | None:
     """Without recipients nothing can be encrypted."""
-    if seen.tenant.spec.encryption.recipients:
+    if readable_by_somebody(seen.tenant):
         return None
     return Stalled(Reason.KEY_MISSING, how_to_make_a_key(seen.tenant.metadata.name))
+
+
+def its_keys_were_deleted(seen: TenantSeen) -> Verdict | None:
+    """New keys would make every backup that is there look forged: a person must decide."""
+    if seen.keys != "Gone":
+        return None
+    message = (
+        f"Secret {seen.status['keySecret']} with the keys of the tenant was deleted; bring it back with"
+        " `tenant-backup recover-keys` and the identity, or from a copy. No new keys are made while status"
+        " names a signingKey: backups that are there would look forged"
+    )
+    return Stalled(Reason.KEY_MISSING, message, _KEYS_GONE_RETRY)
 
 
 def this_spec_was_found_ready(seen: TenantSeen) -> Verdict | None:
@@ -79,8 +111,14 @@ def this_spec_was_found_ready(seen: TenantSeen) -> Verdict | None:
 
 _CHECKS: tuple[Callable[[TenantSeen], Verdict | None], ...] = (
     nobody_could_read_the_backups,
+    its_keys_were_deleted,
     this_spec_was_found_ready,
 )
+
+
+def readable_by_somebody(tenant: Tenant) -> bool:
+    """Whether a backup of this tenant could be read: by its recipients, or with mode None by anybody."""
+    return bool(tenant.spec.encryption.recipients) or tenant.spec.encryption.mode == "None"
 
 
 def how_to_make_a_key(tenant: str) -> str:
@@ -120,12 +158,14 @@ def _preflight(seen: TenantSeen, attempt: int) -> Run:
     )
 
 
-def _lasting(verdict: Verdict) -> Verdict:
+def _lasting(seen: TenantSeen, verdict: Verdict) -> Verdict:
     """A failed preflight is not the end: it stalls until the next one."""
     if isinstance(verdict, Failed):
         return Stalled(verdict.reason, verdict.message, verdict.retry_in)
     if isinstance(verdict, Done) and verdict.reason is Reason.SUCCEEDED:
-        return Done(Reason.READY, "the database is reachable and everything named in the spec is readable")
+        found = "the database is reachable and everything named in the spec is readable"
+        readable = seen.tenant.spec.encryption.mode == "None"
+        return Done(Reason.READY, found + _NOT_ENCRYPTED if readable else found)
     if isinstance(verdict, Waiting) and verdict.reason is Reason.RUNNING:
         return Waiting(Reason.RUNNING, "looking at the database", verdict.retry_in)
     return verdict

@@ -68,8 +68,9 @@ def committed(seen: BackupSeen, facts: Status, damage: str) -> Done:
 
     `facts` has its `backupId` and its `encryption`.
     """
+    store = seen.backup.spec.store_ref.name
     readable = ", not encrypted" if facts.get("encryption") == "None" else ""
-    message = f"{facts.get('backupId')} is committed to BackupStore {seen.backup.spec.store_ref.name}{readable}"
+    message = f"{facts.get('backupId')} is committed to BackupStore {store}{readable}"
     return Done(Reason.SUCCEEDED, f"{message}; {damage}" if damage else message)
 
 

@@ -35,6 +35,7 @@ from . import wire
 from .base import open_base
 from .crew import Crew, Patience
 from .mounted import mounted_key
+from .rate import Brake
 
 OBJECTS_IN_FLIGHT = 4  # in the spool, waiting for the store; with the open ones they bound the disk
 _PROGRESS_EVERY = 2.0  # seconds
@@ -62,7 +63,7 @@ def run(job: Backup) -> dict[str, Any]:
         )
         with contextlib.closing(writer):
             _put_stored_key(keys, prepared["keys"], upload)
-            intake = _Intake(writer, crew)
+            intake = _Intake(writer, crew, Brake(job.read_rate))
             intake.receive(server)
             written = writer.finish(intake.catalogue)
             crew.wait(upload.is_drained)
@@ -142,9 +143,9 @@ class _Upload:
 class _Intake:
     """All that comes from `dump`: one control connection, a data connection per worker."""
 
-    def __init__(self, writer: ArchiveWriter, crew: Crew) -> None:
+    def __init__(self, writer: ArchiveWriter, crew: Crew, brake: Brake) -> None:
         self.catalogue: dict[str, Any] = {}
-        self._writer, self._crew = writer, crew
+        self._writer, self._crew, self._brake = writer, crew, brake
         self._control: socket.socket | None = None
         self._listed: list[str] | None = None  # every segment that dump says it sent
         self._lock = threading.Lock()
@@ -226,6 +227,7 @@ class _Intake:
             self._begun.add(header["segment"])
         segment = self._writer.segment(header["segment"], _KINDS[header["kind"]], header["table"])
         for piece in reader.raw(bytes.fromhex(header["marker"])):
+            self._brake.spend(len(piece))  # the server is slowed down by the full sockets behind us
             segment.write(piece)
             self._progress.add(len(piece))
         said = reader.message()["rows"]

@@ -13,8 +13,8 @@ def mounted_key(name: str) -> bytes:
     if key is None:
         raise Failure(
             Reason.KEY_MISSING,
-            f'the tenant\'s key Secret has no key "{name}" of {KEY_BYTES} bytes; bring it back from the'
-            " recovery sheet, or delete the Secret to begin with new keys",
+            f'the tenant\'s key Secret is gone or has no key "{name}" of {KEY_BYTES} bytes; bring it back'
+            " with `tenant-backup recover-keys` and the identity, or from a copy",
         )
     return key
 

@@ -40,6 +40,7 @@ from tenant_backup.stores.base import (
 from . import commits, wire
 from .crew import Crew, Patience
 from .progress import Progress
+from .rate import Brake
 from .verification import verify
 
 IN_FLIGHT = 3  # packs sent at once: 3 x 64 MiB of request bodies at most
@@ -70,7 +71,7 @@ def run(
     crew = Crew()
     try:
         with Progress("Upload") as progress:
-            session = _Session(store, spool, crew, progress)
+            session = _Session(store, spool, crew, progress, Brake(job.upload_rate))
             request = session.receive(run)
             run_age = _RunAge(prepared["began"], job.max_run_seconds)
             facts = _commit(store, request, prepared["backupId"], job.uid, session.stored, run_age)
@@ -95,11 +96,12 @@ class _Request:
 class _Session:
     """The conversation with `archive`: a few PUTs at a time, each acknowledged when it is durable."""
 
-    def __init__(self, store: Store, spool: Path, crew: Crew, progress: Progress) -> None:
+    def __init__(self, store: Store, spool: Path, crew: Crew, progress: Progress, brake: Brake) -> None:
         self._store = store
         self._spool = spool.resolve()
         self._crew = crew
         self._progress = progress
+        self._brake = brake
         self._slots = threading.Semaphore(IN_FLIGHT)
         self._changed = threading.Lock()  # also: one message at a time goes to archive
         self._unstored: set[str] = set()
@@ -159,6 +161,7 @@ class _Session:
     def _put(self, request: _Request) -> None:
         assert self._connection is not None
         try:
+            self._brake.spend(request.digest.length)
             own = _patiently(lambda: _put(self._store, request))
         finally:
             self._slots.release()
