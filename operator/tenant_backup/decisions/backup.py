@@ -262,8 +262,11 @@ def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     sizes = facts.get("bytes", {})
     fields |= {name: size(sizes[key]) for name, key in (("size", "stored"), ("added", "added")) if key in sizes}
     fields["health"] = facts.get("health", "Unknown")
-    if fields["health"] != "Unknown":
+    if fields["health"] == "Healthy":
         fields["verification"] = {**facts["verification"], "completedAt": rfc3339(now)}
+    elif fields["health"] == "Corrupt":
+        # Not completed: a Job that has the index key follows and says which tables are hit.
+        fields["verification"] = facts["verification"]
     return fields
 
 

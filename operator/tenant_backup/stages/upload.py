@@ -80,7 +80,7 @@ def run(
         crew.close()
     if not job.verify or facts["checksum"] != f"sha256:{request.digest.sha256}":
         return facts
-    return facts | verify(store, session.stored)
+    return facts | verify(store, parse(request.source.read_bytes()), session.stored)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
+from tenant_backup.archive import collector, names
+from tenant_backup.archive.manifest import Manifest
 from tenant_backup.contract.reasons import Failure
 from tenant_backup.stores.base import Digest, NotFoundError, Store, digest_in
 
@@ -46,8 +48,6 @@ def mark_bad(store: Store, name: str) -> str:
 
     What was found must be told in any case, and a verifier may lack the right to write.
     """
-    from tenant_backup.archive import collector  # late: most backups have nothing to mark
-
     try:
         collector.mark_bad(store, name, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     except Failure as failure:
@@ -104,18 +104,20 @@ class Findings:
         return _list([f"{name} is {how}" for name, how in self.damage.items()])
 
 
-def verify(store: Store, written: Mapping[str, Digest]) -> dict[str, Any]:
-    """Look at the objects `written` by this run right after its commit; return facts, or nothing.
+def verify(store: Store, manifest: Manifest, written: Mapping[str, Digest]) -> dict[str, Any]:
+    """Look at what this run has `written` right after its commit, and at older objects that are due.
 
-    Nothing when there is too much to read: a Job of its own does it, and the backup is not kept waiting.
+    Return facts; none when there is much to read: a Job of its own does it, and the backup is not kept
+    waiting. Which tables damage hits only that Job can say, and it follows when there is any.
     """
-    total = sum(digest.length for digest in written.values())
+    due = {**_older_due(manifest), **written}
+    total = sum(digest.length for digest in due.values())
     if total > AT_THE_COMMIT:
         return {}
-    findings = Findings(objects=len(written), bytes=total)
+    findings = Findings(objects=len(due), bytes=total)
     try:
         with Progress("Verify", total) as progress:
-            findings.damage = _looked_at(store, written, progress.add)
+            findings.damage = _looked_at(store, due, progress.add)
     except Failure as failure:
         # Also when the container is asked to stop: the commit stands, and a Job looks again.
         print(f"upload: not verified: {failure.message}", flush=True)
@@ -132,6 +134,13 @@ def unmarked(damage: Iterable[str], mark: Callable[[str], str]) -> list[str]:
     if not refusals:
         return []
     return [f"later backups may refer to it, because no mark could be written: {refusals[0][:200]}"]
+
+
+def _older_due(manifest: Manifest) -> dict[str, Digest]:
+    day = date.fromisoformat(manifest.times.started[:10]).toordinal()
+    refs = {names.pack(ref.id): ref for ref in manifest.packs}
+    refs |= {names.index_pack(ref.id): ref for ref in manifest.lists}
+    return {name: Digest(ref.length, ref.sha256) for name, ref in refs.items() if is_due(ref.id, day)}
 
 
 def _looked_at(store: Store, objects: Mapping[str, Digest], count: Callable[[int], None]) -> dict[str, Found]:

@@ -53,7 +53,10 @@ def test_a_backup_is_stored_committed_and_verified(site: Site) -> None:
         **facts_of(manifest),
         "location": f"{site.store().location}/{MANIFEST}",
         "health": "Healthy",
-        "verification": {"level": "Checksum", "message": ""},
+        "verification": {
+            "level": "Checksum",
+            "message": "12 objects with 1200000 bytes were read back",
+        },
     }
     assert manifest == site.object(MANIFEST)
     assert objects == {name: site.object(name) for name in site.names("packs")}
@@ -385,7 +388,7 @@ def test_packs_of_full_size_are_uploaded_in_bounded_memory(on_s3: Site, s3: S3Se
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{stage.process.pid}/status").read_text())
     archive.commit(manifest_of())
 
-    assert stage.ended().result.facts["health"] == "Healthy"
+    assert stage.ended().result.facts["health"] == "Unknown"  # so much is left to a Job
     assert peak is not None
     assert int(peak[1]) << 10 < 256 << 20
 
