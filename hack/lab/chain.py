@@ -55,11 +55,16 @@ class Chain:
         """Write the per-tenant keys that the operator would have made."""
         self.write_secret("keys", {"indexKey": self.index_key, "signingKey": self.signing_seed})
 
-    def run(self, job: jobs.Job, *, seconds: float = 300) -> dict[str, Ended]:
-        """Run all stages of a job; return how each ended. `prepare` goes first, as in the pod."""
+    def run(
+        self, job: jobs.Job, *, seconds: float = 300, meanwhile: pipeline.Watch = lambda _: None
+    ) -> dict[str, Ended]:
+        """Run all stages of a job; return how each ended. `prepare` goes first, as in the pod.
+
+        `meanwhile` is called all the time with the stages that run.
+        """
         store = self.folder / "store"
         store.mkdir(exist_ok=True)
-        watch = _Watch(time.monotonic() + seconds)
+        watch = _Watch(time.monotonic() + seconds, meanwhile)
         with tempfile.TemporaryDirectory(prefix="tb-") as root:
             mounts = pipeline.Mounts(self.folder / "secrets", store)
             ended = pipeline.run(job, _steps(job), Path(root) / "pod", mounts, watch)
@@ -83,12 +88,13 @@ def _steps(job: jobs.Job) -> Sequence[Sequence[str]]:
 class _Watch:
     """Notes the peak memory of every stage, and loses patience in the end."""
 
-    def __init__(self, give_up: float) -> None:
-        self._give_up = give_up
+    def __init__(self, give_up: float, meanwhile: pipeline.Watch) -> None:
+        self._give_up, self._meanwhile = give_up, meanwhile
         self.peaks: dict[str, int] = {}  # bytes
 
     def __call__(self, running: Sequence[pipeline.Running]) -> None:
         """See pipeline.Watch."""
+        self._meanwhile(running)
         for item in running:
             with contextlib.suppress(OSError):
                 found = _PEAK.search(Path(f"/proc/{item.process.pid}/status").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tenant_backup.archive import chunks as chunks_module
 from tenant_backup.archive import names
 from tenant_backup.archive import writer as writer_module
 from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.keys import Identity, wrap
-from tenant_backup.archive.manifest import CataloguePlace, document, parse, sign
-from tenant_backup.archive.pack import ObjectRef
+from tenant_backup.archive.manifest import CataloguePlace, Manifest, document, parse, sign
+from tenant_backup.archive.pack import Binding, ObjectRef, PackKind, PackReader
 from tenant_backup.archive.reader import open_manifest
 from tenant_backup.archive.writer import Written
 from tenant_backup.contract.reasons import Failure, Reason
-from tests.archive.sample import BACKUP_ID, Folder, Keyring, describe, open_reader, read_all, write
+from tests.archive.sample import (
+    BACKUP_ID,
+    Folder,
+    Keyring,
+    Segments,
+    describe,
+    known_from,
+    open_reader,
+    read_all,
+    write,
+)
 
 ROWS = b"".join(b"%d\trow %d\n" % (n, n * n) for n in range(40))
 BLOB = b"CREATE TABLE t (a int, b text)"
@@ -30,6 +42,13 @@ MANIFEST = names.manifest(BACKUP_ID)
 REF = ObjectRef("0" * 32, 100, "0" * 64, 200)
 SAMPLE = describe(Keyring.fresh(), Written((), (REF,), CataloguePlace(REF.id, 0, 1), 0, 0))
 TENANT = ("acme", "default", "acme")
+SECOND = "acme_2024-01-16_14-30-25"
+AFTER = {"t1/0": ROWS, "t2/0": ROWS.replace(b"row 1521", b"changed"), "schema": BLOB}
+
+
+def segments_of(contents: dict[str, bytes]) -> Segments:
+    """These bytes as a dump would send them."""
+    return {name: (Kind.BLOB if name == "schema" else Kind.ROWS, [data]) for name, data in contents.items()}
 
 
 @pytest.fixture
@@ -81,6 +100,67 @@ def test_every_flipped_bit_of_every_object_is_found(archive: Folder, keys: Keyri
             assert failure_of(archive, keys).reason in expected_reasons(name), (name, at)
         archive.put(name, data)
     assert restore(archive, keys) == CONTENTS
+
+
+@pytest.fixture
+def second(archive: Folder, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A backup after that one, some of whose rows changed: it needs packs and index packs of both."""
+    for module, name, value in (
+        (chunks_module, "CHUNK_MIN", 100),
+        (chunks_module, "CHUNK_TARGET", 256),
+        (chunks_module, "CHUNK_MAX", 1024),
+    ):
+        monkeypatch.setattr(module, name, value)
+    write(archive, keys, segments_of(CONTENTS))  # with chunks so small that most of them stay
+    write(archive, keys, segments_of(AFTER), SECOND, known_from(archive, keys, BACKUP_ID))
+    return archive
+
+
+def index_pack_of(manifest: Manifest, archive: Folder, keys: Keyring) -> PackReader:
+    """The one with the catalogue."""
+    list_id, index = manifest.catalogue.list, keys.writer_keys().index
+    binding = Binding(PackKind.INDEX, list_id, "acme", index)
+    path = archive.root / names.index_pack(list_id)
+    return PackReader(path, binding, lambda _: index.frame_key(list_id))
+
+
+def test_every_flipped_bit_of_what_an_incremental_backup_needs_is_found(
+    second: Folder, keys: Keyring
+) -> None:
+    """Of its own objects and of those it refers to; but nobody looks at an older backup's catalogue."""
+    manifest = parse((second.root / names.manifest(SECOND)).read_bytes())
+    older = parse((second.root / MANIFEST).read_bytes())
+    assert set(manifest.packs) & set(older.packs) and set(manifest.lists) & set(older.lists)
+    assert manifest.bytes.added < manifest.bytes.stored
+
+    def hand_on(segment: str, block: bytes) -> None:
+        assert block in AFTER[segment]
+
+    def reason() -> Reason | None:
+        try:
+            assert read_all(open_reader(second, keys, backup_id=SECOND), hand_on) == AFTER
+        except Failure as failure:
+            return failure.reason
+        return None
+
+    needed = [names.pack(ref.id) for ref in manifest.packs]
+    needed += [names.index_pack(ref.id) for ref in manifest.lists] + [names.manifest(SECOND)]
+    unseen = dict.fromkeys(needed, 0)
+    for name in needed:
+        data = (second.root / name).read_bytes()
+        for at in range(len(data)):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << (at % 8)
+            second.put(name, bytes(flipped))
+            found = reason()
+            unseen[name] += found is None
+            assert found in {None, *expected_reasons(name)}, (name, at)
+        second.put(name, data)
+    assert reason() is None
+    assert {name for name, count in unseen.items() if count} == {names.index_pack(older.catalogue.list)}
+    with closing(index_pack_of(older, second, keys)) as pack:
+        catalogue = range(older.catalogue.first, older.catalogue.first + older.catalogue.frames)
+        assert sum(unseen.values()) == sum(pack.frames[number].sealed for number in catalogue)
 
 
 def test_every_truncation_of_every_object_is_found(archive: Folder, keys: Keyring) -> None:

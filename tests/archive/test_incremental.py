@@ -225,7 +225,9 @@ def edited(data: bytes, edits: list[Edit]) -> bytes:
 
 
 def common_prefix(one: bytes, other: bytes) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def chunk_max() -> int:

@@ -26,7 +26,7 @@ FACTS = {
     "checksum": "sha256:" + "a" * 64,
     "location": "s3://b/prod/acme/manifests/acme_2024-01-15_14-30-20",
     "encryption": "Age",
-    "bytes": {"logical": 1000, "stored": 2048, "added": 2048},
+    "bytes": {"logical": 1000, "stored": 2048, "added": 512},
     "tables": 3,
     "rows": 12,
     "consistency": "Snapshot",

@@ -97,15 +97,22 @@ class Pod:
         (self.root / "secrets" / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "secrets" / folder / name).write_bytes(value)
 
-    def prepare(self, *, committed: dict[str, Any] | None = None, keys: tuple[str, ...] = ()) -> None:
+    def prepare(
+        self,
+        *,
+        committed: dict[str, Any] | None = None,
+        keys: tuple[str, ...] = (),
+        backup_id: str = BACKUP_ID,
+        base: dict[str, Any] | None = None,
+    ) -> None:
         """Do what the init container does; with it begins a new pod, whose run folder is empty."""
         for stale in self.run.glob("*.alive"):
             stale.unlink()
         document = {
-            "backupId": BACKUP_ID,
+            "backupId": backup_id,
             "keys": list(keys),
             "committed": committed,
-            "base": None,
+            "base": base,
             "began": time.clock_gettime(time.CLOCK_BOOTTIME),
         }
         (self.run / "prepared.json").write_text(json.dumps(document))
@@ -154,7 +161,8 @@ class Pod:
             "TENANT_BACKUP_ROOT": str(self.root),
         }
         command = [sys.executable, "-m", "tenant_backup.stages", stage]
-        running = Stage(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL), message)
+        with (self.root / "output").open("wb") as output:
+            running = Stage(subprocess.Popen(command, env=environment, stdout=output), message)
         self.started.append(running.process)
         return running
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tenant_backup.archive.keys import IndexKey
+from tenant_backup.archive.manifest import TenantIdentity, parse, sign
+from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
+from tenant_backup.contract.results import Result
 from tenant_backup.stages import wire
+from tenant_backup.stages.base import fetch_base
+from tenant_backup.stores.volume import VolumeStore
+from tests.archive.sample import Folder, Keyring, open_reader, read_all
 from tests.stages.pod import (
     Pod,
     Sent,
@@ -187,6 +196,112 @@ def wrong_table_count(segments: Sent) -> dict[str, Any]:
     catalogue = catalogue_of(segments)
     catalogue["tables"][0]["rows"] += 1
     return catalogue
+
+
+FOLLOWING = "acme_2024-01-16_14-30-25"
+
+
+def keyring(pod: Pod) -> Keyring:
+    signing = Ed25519PrivateKey.from_private_bytes(pod.signing_seed)
+    return Keyring(IndexKey(pod.index_key), signing, pod.identity, pod.backup_job().recipients)
+
+
+def back_up(pod: Pod, job: jobs.Backup, segments: Sent = SEGMENTS) -> dict[str, int]:
+    """Run the stage between its peers; return the sizes in its facts."""
+    pod.peer(upload)
+    pod.peer(dump, segments, catalogue_of(segments))
+    assert pod.start("archive", job).ended().result == Result(True)
+    sizes: dict[str, int] = json.loads((pod.root / "facts.json").read_text())["bytes"]
+    assert list((pod.root / "spool").iterdir()) == []
+    return sizes
+
+
+def prepare_second(pod: Pod, job: jobs.Backup) -> None:
+    """Do what the init container does for the backup after the first."""
+    pod.prepare(backup_id=FOLLOWING)
+    base = fetch_base(VolumeStore(pod.root, "objects"), job, pod.root / "spool/base")
+    assert base is not None
+    pod.prepare(backup_id=FOLLOWING, base=base)
+
+
+def restored(pod: Pod) -> dict[str, bytes]:
+    return read_all(open_reader(Folder(pod.objects), keyring(pod), backup_id=FOLLOWING))
+
+
+def test_an_unchanged_dump_adds_next_to_nothing(pod: Pod) -> None:
+    """And restores from what the first backup stored."""
+    first = back_up(pod, pod.backup_job())
+    prepare_second(pod, pod.backup_job())
+    second = back_up(pod, pod.backup_job())
+    assert first["added"] == first["stored"]
+    assert second["logical"] == first["logical"]
+    assert second["added"] < 2000 < first["added"]
+    assert restored(pod) == {name: data for name, (data, _) in SEGMENTS.items()}
+
+
+def sign_again(pod: Pod, signing: Ed25519PrivateKey | None = None, **changes: Any) -> None:
+    manifest = dataclasses.replace(parse(pod.manifest.read_bytes()), **changes)
+    pod.manifest.write_bytes(sign(manifest, signing or keyring(pod).signing))
+
+
+def forge(pod: Pod) -> None:
+    sign_again(pod, Ed25519PrivateKey.generate())
+
+
+def of_another_tenant(pod: Pod) -> None:
+    sign_again(pod, tenant=TenantIdentity("cluster-1", "other", "acme", "acme"))
+
+
+def under_another_key(pod: Pod) -> None:
+    encryption = parse(pod.manifest.read_bytes()).encryption
+    sign_again(pod, encryption=dataclasses.replace(encryption, key_id="0" * 16))
+
+
+def for_others(pod: Pod) -> None:
+    encryption = parse(pod.manifest.read_bytes()).encryption
+    sign_again(pod, encryption=dataclasses.replace(encryption, recipients=("age1other",)))
+
+
+def nothing(pod: Pod) -> None:
+    del pod
+
+
+def damage_list(pod: Pod) -> None:
+    (path,) = (path for path in (pod.root / "spool/base").iterdir() if path.name != "manifest")
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+
+
+def lose_list(pod: Pod) -> None:
+    (path,) = (path for path in (pod.root / "spool/base").iterdir() if path.name != "manifest")
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        pytest.param(forge, nothing, "not signed by this tenant's key", id="forged"),
+        pytest.param(of_another_tenant, nothing, "belongs to tenant other/acme", id="of another tenant"),
+        pytest.param(under_another_key, nothing, "another key", id="under another key"),
+        pytest.param(for_others, nothing, "other recipients", id="for other recipients"),
+        pytest.param(nothing, damage_list, "frame 0 is not what was written", id="with a damaged list"),
+        pytest.param(nothing, lose_list, "is missing", id="without a list"),
+    ],
+)
+def test_a_base_that_is_not_good_costs_space_and_never_the_backup(
+    pod: Pod, before: Callable[[Pod], None], after: Callable[[Pod], None], said: str
+) -> None:
+    """Everything is stored anew and restores, and the log says why."""
+    first = back_up(pod, pod.backup_job())
+    before(pod)
+    prepare_second(pod, pod.backup_job())
+    after(pod)
+    second = back_up(pod, pod.backup_job())
+    assert second["added"] == second["stored"] > first["stored"] * 0.9
+    assert restored(pod) == {name: data for name, (data, _) in SEGMENTS.items()}
+    output = (pod.root / "output").read_text()
+    assert "everything is stored anew" in output
+    assert said in output
 
 
 FEWER: Sent = {"t1/0": (b"1\n2\n", 3)}

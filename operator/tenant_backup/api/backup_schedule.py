@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .tenant_backup import Compression, Verification
+from .tenant_backup import Compression, Mode, Verification
 from .values import LONG_NAME_LIMIT, Count, ModuleName, Reference, TenantName
 
 LabelValue = Annotated[str, Field(max_length=63)]
@@ -29,6 +29,8 @@ class BackupTemplate(Struct):
     """The BackupStore they go to."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """Rows of these modules only. Empty: everything."""
+    mode: Mode = "Incremental"
+    """Incremental: store only what earlier backups have not stored. Full: everything anew."""
     compression: Compression = Compression()
     """How hard zstd tries."""
     verification: Verification = "Checksum"

@@ -82,6 +82,7 @@ def _creation(seen: ScheduleSeen, tenant: str, slot: datetime) -> CreateBackup:
     spec: dict[str, Any] = {
         "tenantRef": {"name": tenant},
         "storeRef": {"name": template.store_ref.name},
+        "mode": template.mode,
         "compression": {"level": template.compression.level},
         "verification": template.verification,
     }

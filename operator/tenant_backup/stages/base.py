@@ -36,7 +36,7 @@ _AT_ONCE = 4  # index packs fetched
 def fetch_base(store: Store, job: jobs.Backup, folder: Path) -> dict[str, Any] | None:
     """Fetch the base of this backup into the new `folder`; return what `prepared.json` says of it.
 
-    That is {"backupId", "unusable": names of objects not to refer to}; None when there is no base.
+    That is {"backupId", "unusable": names of what it needs and nobody may rely on}; None without a base.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -46,8 +46,7 @@ def fetch_base(store: Store, job: jobs.Backup, folder: Path) -> dict[str, Any] |
     if problem := _fetch_lists(store, base, folder):
         _say(base.backup_id, problem)
         return None
-    named = {*map(names.pack, _ids(base.packs)), *map(names.index_pack, _ids(base.lists))}
-    return {"backupId": base.backup_id, "unusable": sorted(unusable(store) & named)}
+    return {"backupId": base.backup_id, "unusable": sorted(_lost(store, base))}
 
 
 def open_base(base: dict[str, Any] | None, tenant: jobs.Tenant, keys: WriterKeys, folder: Path) -> Known:
@@ -113,6 +112,16 @@ def _fetch_list(store: Store, ref: ObjectRef, folder: Path) -> str:
     return "" if arrived == Digest(ref.length, ref.sha256) else f"{name} is damaged"
 
 
+def _lost(store: Store, base: Manifest) -> set[str]:
+    """Return the names of what the base needs and is bad, about to be deleted, or not there as it was."""
+    lengths = {names.pack(ref.id): ref.length for ref in base.packs}
+    lengths |= {names.index_pack(ref.id): ref.length for ref in base.lists}
+    marked = unusable(store)  # first: what a collector deletes after it is not in the list
+    there = {entry.name for entry in store.entries("packs") if lengths.get(entry.name) == entry.length}
+    there |= {names.index_pack(ref.id) for ref in base.lists}  # they have just been fetched
+    return {name for name in lengths if name in marked or name not in there}
+
+
 def _open(base: dict[str, Any], tenant: jobs.Tenant, keys: WriterKeys, folder: Path) -> Known:
     trusted = keys.tenant.signing().public_key().public_bytes_raw().hex()
     owner = (tenant.slug, tenant.namespace, tenant.name)
@@ -124,10 +133,6 @@ def _open(base: dict[str, Any], tenant: jobs.Tenant, keys: WriterKeys, folder: P
         # Its packs open for its own recipients only, and this backup must open for all of ours.
         raise Damaged("it was made for other recipients")
     return open_known(manifest, keys.index, folder, base["unusable"])
-
-
-def _ids(refs: tuple[ObjectRef, ...]) -> list[str]:
-    return [ref.id for ref in refs]
 
 
 def _say(backup_id: str, problem: str) -> None:

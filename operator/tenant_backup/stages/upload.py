@@ -48,6 +48,7 @@ PATIENCE = 300.0  # seconds that one object waits in the spool for a store that 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 _FOLDERS = ("packs/", "lists/", "keys/")
 _T = TypeVar("_T")
+pause = time.sleep
 
 
 def run(
@@ -229,7 +230,7 @@ def _commit(  # noqa: PLR0913, PLR0917 - the whole of a commit
 
 def _patiently(act: Callable[[], _T]) -> _T:
     """Return what `act` returns, trying again for PATIENCE seconds while the store is unavailable."""
-    give_up, pause = None, _FIRST_PAUSE
+    give_up, seconds = None, _FIRST_PAUSE
     while True:
         try:
             return act()
@@ -237,11 +238,11 @@ def _patiently(act: Callable[[], _T]) -> _T:
             give_up = give_up or time.monotonic() + PATIENCE
             if failure.reason is not Reason.STORE_UNAVAILABLE or not failure.retriable:
                 raise
-            if time.monotonic() + pause > give_up:
+            if time.monotonic() + seconds > give_up:
                 raise
             print(progress_line(phase="WaitingForStore", message=failure.message), flush=True)
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause(seconds)
+        seconds = min(2 * seconds, _LONGEST_PAUSE)
 
 
 def _found_instead(store: Store, request: _Request, backup_id: str, uid: str) -> dict[str, Any] | None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from tenant_backup.archive.frame import Kind
+from tenant_backup.archive.manifest import Encryption, parse, sign
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
 from tenant_backup.stages import prepare
 from tenant_backup.stores.base import digest_of
+from tests.archive.sample import Folder, write
 from tests.stages.pod import BACKUP_ID, TENANT, Ended
 from tests.stores.s3_server import READER, S3Server
 
-from .site import OTHER_UID, UID, Site, facts_of, manifest_of, s3_site
+from .site import KEYS, OTHER_UID, UID, Site, facts_of, manifest_of, s3_site
 
 
 def prepared(site: Site, **changes: Any) -> tuple[Ended, Any]:
@@ -119,6 +122,16 @@ def test_a_backup_committed_by_an_earlier_attempt_is_found(site: Site) -> None:
     }
 
 
+def test_a_commit_that_lost_what_it_needs_is_no_backup(site: Site) -> None:
+    """It came too late, and a collector was faster: its manifest goes, and the backup is made again."""
+    put(site, f"manifests/{BACKUP_ID}", manifest_of())
+    site.store().delete(f"lists/{'0' * 32}")
+    _, document = prepared(site)
+
+    assert (document["backupId"], document["committed"]) == (f"{BACKUP_ID}-2", None)
+    assert site.names("manifests") == []
+
+
 def test_a_name_taken_by_others_gets_the_next_number(site: Site) -> None:
     """Other backups' and unreadable manifests are left alone; similar names do not count."""
     for backup_id in (BACKUP_ID, f"{BACKUP_ID}-2", f"{BACKUP_ID}-4"):
@@ -150,6 +163,108 @@ def test_the_keys_that_exist_are_listed(site: Site) -> None:
     put(site, "keys/aa.bb.age", b"wrapped")
 
     assert prepared(site)[1]["keys"] == ["keys/aa.bb.age"]
+
+
+EARLIER = ("acme_2024-01-12_14-30-25", "acme_2024-01-13_14-30-25", "acme_2024-01-14_14-30-25")
+
+
+@pytest.fixture
+def earlier(on_volume: Site) -> Folder:
+    """The tenant's prefix with three real backups in it."""
+    folder = Folder(on_volume.volume / "prod/acme")
+    for backup_id in EARLIER:
+        write(folder, KEYS, {"t1/0": (Kind.ROWS, [backup_id.encode() + b"\n"])}, backup_id)
+    return folder
+
+
+def lists_of(folder: Folder, backup_id: str) -> set[str]:
+    return {ref.id for ref in parse((folder.root / "manifests" / backup_id).read_bytes()).lists}
+
+
+def base_of(site: Site, **changes: Any) -> dict[str, Any] | None:
+    """What `prepare` says of the base; it has fetched the manifest and all index packs, and no more."""
+    base: dict[str, Any] | None = prepared(site, **changes)[1]["base"]
+    folder = site.pod.root / "spool/base"
+    if base is not None:
+        manifest = (folder / "manifest").read_bytes()
+        assert manifest == site.object(f"manifests/{base['backupId']}")
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"manifest", *(ref.id for ref in parse(manifest).lists)}
+    return base
+
+
+def change(folder: Folder, backup_id: str, /, **changes: Any) -> None:
+    """Sign another manifest in the place of one."""
+    name = f"manifests/{backup_id}"
+    manifest = dataclasses.replace(parse((folder.root / name).read_bytes()), **changes)
+    folder.put(name, sign(manifest, KEYS.signing))
+
+
+def test_the_newest_backup_is_the_base(on_volume: Site, earlier: Folder) -> None:
+    """Fetched as ciphertext: `prepare` has no key."""
+    assert base_of(on_volume) == {"backupId": EARLIER[2], "unusable": []}
+
+
+def test_a_full_backup_has_no_base(on_volume: Site, earlier: Folder) -> None:
+    """Nothing is fetched."""
+    assert base_of(on_volume, mode="Full") is None
+    assert not (on_volume.pod.root / "spool/base").exists()
+
+
+@pytest.mark.parametrize("what", ["unreadable", "moved", "unencrypted", "partial"])
+def test_a_manifest_that_is_not_to_be_built_on_is_passed_over(
+    on_volume: Site, earlier: Folder, what: str
+) -> None:
+    """The one before is as good; after a partial backup a whole one would find little."""
+    if what == "unreadable":
+        earlier.put(f"manifests/{EARLIER[2]}", b"damaged")
+    elif what == "moved":
+        change(earlier, EARLIER[2], backup_id=EARLIER[0])
+    elif what == "unencrypted":
+        change(earlier, EARLIER[2], encryption=Encryption("None", "0" * 16, "", ()))
+    else:
+        change(earlier, EARLIER[2], partial=True)
+
+    assert base_of(on_volume) == {"backupId": EARLIER[1], "unusable": []}
+
+
+def test_of_partial_backups_alone_the_newest_is_the_base(on_volume: Site, earlier: Folder) -> None:
+    """Better than none."""
+    for backup_id in EARLIER:
+        change(earlier, backup_id, partial=True)
+
+    assert base_of(on_volume) == {"backupId": EARLIER[2], "unusable": []}
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_a_base_without_its_lists_is_none(on_volume: Site, earlier: Folder, how: str) -> None:
+    """The backup goes on and stores everything; the log says why."""
+    path = earlier.root / "lists" / min(lists_of(earlier, EARLIER[2]))
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    assert base_of(on_volume) is None
+    output = (on_volume.pod.root / "output").read_text()
+    assert f"backup {EARLIER[2]} is none to build on: lists/{path.name} is {how}" in output
+
+
+def test_what_is_bad_or_about_to_be_deleted_is_named(on_volume: Site, earlier: Folder) -> None:
+    """Of what the base needs; the rest does not matter here."""
+    manifest = parse(on_volume.object(f"manifests/{EARLIER[2]}"))
+    bad, doomed = manifest.packs[0].id, manifest.lists[0].id
+    put(on_volume, f"bad/{bad}", b"{}")
+    put(
+        on_volume,
+        "gc/" + "1" * 32,
+        json.dumps({"objects": [f"lists/{doomed}", "lists/" + "2" * 32]}).encode(),
+    )
+
+    assert base_of(on_volume) == {
+        "backupId": EARLIER[2],
+        "unusable": [f"lists/{doomed}", f"packs/{bad[:2]}/{bad}"],
+    }
 
 
 def test_missing_credentials_are_said_before_anything_is_dumped(on_s3: Site) -> None:

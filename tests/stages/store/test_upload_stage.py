@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
 from tenant_backup.stages import upload, wire
+from tenant_backup.stores import s3
 from tenant_backup.stores.base import Digest, digest_of
 from tenant_backup.stores.volume import VolumeStore
-from tests.stages.pod import BACKUP_ID, Ended
+from tests.stages.pod import BACKUP_ID, Ended, Pod
+from tests.stores import s3_server
 from tests.stores.s3_server import Proxy, S3Server, free_port
 
 from .site import OTHER_UID, Archive, Site, facts_of, manifest_of, packs, s3_site
@@ -223,11 +228,7 @@ def test_a_manifest_that_reads_back_differently_is_not_success(
         upload, "connect", lambda *_arguments, **_places: Changing(on_volume.volume, "prod/acme")
     )
     on_volume.pod.prepare()
-    with ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(
-            upload.run, on_volume.backup(), run=on_volume.pod.run, spool=on_volume.pod.root / "spool"
-        )
-        archive = Archive(on_volume.pod)
+    with uploading(on_volume) as (ending, archive):
         archive.commit(manifest_of())
 
         assert archive.reader.message_or_end() is None
@@ -313,18 +314,138 @@ def test_an_upload_stopped_while_it_verifies_has_succeeded(behind_proxy: Site, p
     assert behind_proxy.names("manifests") == [MANIFEST]
 
 
+@contextmanager
+def uploading(site: Site, **changes: Any) -> Iterator[tuple[Future[dict[str, Any]], Archive]]:
+    """Run `upload` in this process, where its patience and its clock can be set."""
+    with ThreadPoolExecutor(1) as pool:
+        places = {"run": site.pod.run, "spool": site.pod.root / "spool", "secrets": site.pod.root / "secrets"}
+        ending = pool.submit(upload.run, site.backup(**changes), **places, volume=site.volume)
+        yield ending, Archive(site.pod)
+
+
 @pytest.mark.timeout(60)
-def test_an_unreachable_store_is_said_and_worth_another_try(on_volume: Site) -> None:
-    """StoreUnavailable, retriable, and `archive` is let go."""
+def test_an_unreachable_store_is_said_and_worth_another_try(
+    on_volume: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """StoreUnavailable, retriable, once the patience is over, and `archive` is let go."""
+    monkeypatch.setattr(upload, "PATIENCE", 2.0)
+    monkeypatch.setattr(s3, "PATIENCE", 0.1)
     gone = s3_site(on_volume.pod, f"http://127.0.0.1:{free_port()}")
     gone.pod.prepare()
-    stage = gone.pod.start("upload", gone.backup())
-    archive = Archive(gone.pod)
-    archive.put(*next(iter(packs(1).items())))
+    with uploading(gone) as (ending, archive):
+        archive.put(*next(iter(packs(1).items())))
+        with pytest.raises(Failure) as caught:
+            ending.result()
+
+        assert (caught.value.reason, caught.value.retriable) == (Reason.STORE_UNAVAILABLE, True)
+        assert archive.reader.message_or_end() is None
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_is_away_for_a_while_gets_everything_from_the_spool(
+    empty_pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`archive` is asked nothing again, and the log says what is waited for: at a pack, and at the commit."""
+    monkeypatch.setattr(s3, "PATIENCE", 0.1)
+    waits = threading.Semaphore(0)
+
+    def pause(seconds: float) -> None:
+        waits.release()
+        threading.Event().wait(seconds / 10)
+
+    monkeypatch.setattr(upload, "pause", pause)
+    objects = packs(3)
+    with s3_server.running(tmp_path) as server:
+        site = s3_site(empty_pod, server.endpoint).with_older_list()
+        site.pod.prepare()
+        with uploading(site) as (ending, archive):
+            server.stop()
+            for name, data in objects.items():
+                archive.put(name, data)
+            assert waits.acquire(timeout=30)
+            server.start()
+            assert archive.stored(3) == set(objects)
+            server.stop()
+            while waits.acquire(blocking=False):
+                pass
+            archive.commit(manifest_of())
+            assert waits.acquire(timeout=30)
+            server.start()
+
+            assert ending.result()["health"] == "Healthy"
+        assert objects == {name: site.object(name) for name in site.names("packs")}
+    assert '"phase":"WaitingForStore"' in capsys.readouterr().out
+
+
+OLDER = f"lists/{'0' * 32}"
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "bad", "gc"])
+def test_an_older_object_lost_since_prepare_is_never_committed_over(on_volume: Site, how: str) -> None:
+    """Retriable: the next attempt's `prepare` sees it, and `archive` stores those chunks anew."""
+    on_volume.pod.prepare()
+    stage = on_volume.pod.start("upload", on_volume.backup())
+    archive = Archive(on_volume.pod)
+    path = on_volume.volume / "prod/acme" / OLDER
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        name = f"{how}/{'0' * 32}"
+        data = json.dumps({"object": OLDER} if how == "bad" else {"objects": [OLDER]}).encode()
+        on_volume.store().put(name, data, digest_of(data))
+    archive.commit(manifest_of())
     ended = stage.ended()
 
-    assert (ended.code, ended.reason) == (ExitCode.RETRIABLE, Reason.STORE_UNAVAILABLE)
-    assert archive.reader.message_or_end() is None
+    assert (ended.code, ended.reason) == (ExitCode.RETRIABLE, Reason.PACK_MISSING)
+    assert OLDER in ended.result.message
+    assert on_volume.names("manifests") == []
+
+
+def test_a_run_that_took_too_long_is_not_committed(on_volume: Site) -> None:
+    """What it refers to may be collected by now."""
+    on_volume.pod.prepare()
+    stage = on_volume.pod.start("upload", on_volume.backup(max_run_seconds=0))
+    archive = Archive(on_volume.pod)
+    archive.commit(manifest_of())
+    ended = stage.ended()
+
+    assert (ended.code, ended.reason) == (ExitCode.RETRIABLE, Reason.DEADLINE_EXCEEDED)
+    assert on_volume.names("manifests") == []
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_commit_the_machine_slept_over_is_looked_at_again(
+    on_volume: Site, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """Two days between the check and the answer: it counts only if everything is there then."""
+    asleep = 0.0
+
+    class Slow(VolumeStore):
+        """Answers after two days."""
+
+        def put(self, name: str, source: Path | bytes, digest: Digest) -> None:
+            """Keep the manifest, and lose what it names."""
+            nonlocal asleep
+            super().put(name, source, digest)
+            asleep = 2 * 86400.0
+            if lost:
+                self.delete(OLDER)
+
+    clock = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + asleep)
+    monkeypatch.setattr(upload, "connect", lambda *_arguments, **_places: Slow(on_volume.volume, "prod/acme"))
+    on_volume.pod.prepare()
+    with uploading(on_volume) as (ending, archive):
+        archive.commit(manifest_of())
+        if not lost:
+            assert ending.result()["backupId"] == BACKUP_ID
+            return
+        with pytest.raises(Failure) as caught:
+            ending.result()
+
+        assert (caught.value.reason, caught.value.retriable) == (Reason.PACK_MISSING, True)
 
 
 @pytest.fixture
