@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_an_object_can_be_read_from_the_middle_on(store: Store, start: int) -> N
     create(store, "packs/aa/one", data)
 
     assert b"".join(store.chunks("packs/aa/one", start)) == data[start:]
+
+
+def test_an_object_has_the_time_it_was_created(store: Store) -> None:
+    """By one clock for all, in seconds; it stays what it was."""
+    create(store, "packs/aa/one", b"1")
+    (first,) = store.entries("packs")
+    create(store, "packs/aa/two", b"2")
+    one, two = store.entries("packs")
+
+    assert first == one
+    assert one.modified <= two.modified <= one.modified + 600
+    assert abs(time.time() - one.modified) < 600, "a store on this machine has this machine's time"
 
 
 def test_an_object_is_never_overwritten(store: Store) -> None:

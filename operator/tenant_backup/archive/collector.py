@@ -109,6 +109,16 @@ def check_committed(objects: Objects, manifest: Manifest) -> None:
     _require(objects, _named(manifest))
 
 
+def mark(objects: Objects, *, grace: float = GRACE) -> int:
+    """Name what no manifest names, the first half of a collection; return how many objects that is.
+
+    Raises what `collect` raises.
+    """
+    found = _survey(objects, _store_time(objects) - grace)
+    _mark(objects, found.candidates)
+    return len(found.candidates)
+
+
 def collect(
     objects: Objects,
     *,
@@ -116,7 +126,7 @@ def collect(
     dry_run: bool = False,
     deleted: Callable[[str, int], None] = lambda _name, _length: None,
 ) -> Collected:
-    """Delete what was named a grace ago and no manifest names, then name what none names now.
+    """Name what no manifest names; delete what was named a grace ago and still is named by none.
 
     Calls `deleted(name, length)` for each object. May die anywhere and be repeated; several may run at
     once. With `dry_run` nothing is written, and the grace is measured by this machine's clock.
@@ -128,11 +138,7 @@ def collect(
     found = _survey(objects, now - grace)
     if not dry_run:
         _mark(objects, found.candidates)
-        for name in found.doomed:
-            objects.delete(name)
-            deleted(name, found.unnamed.get(name, 0))
-        for name in found.finished:
-            objects.delete(name)
+        _sweep(objects, found, deleted)
     freed = sum(found.unnamed.get(name, 0) for name in found.doomed)
     return Collected(found.candidates, found.doomed, freed, found.used - freed, found.backups)
 
@@ -187,6 +193,14 @@ def _mark(objects: Objects, candidates: Iterable[str]) -> None:
     left = iter(candidates)
     while some := list(islice(left, NAMES_AT_ONCE)):
         _put_gc(objects, some)
+
+
+def _sweep(objects: Objects, found: _Survey, deleted: Callable[[str, int], None]) -> None:
+    for name in found.doomed:
+        objects.delete(name)
+        deleted(name, found.unnamed.get(name, 0))
+    for name in found.finished:
+        objects.delete(name)
 
 
 def _put_gc(objects: Objects, listed: list[str]) -> str:

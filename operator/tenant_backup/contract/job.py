@@ -154,6 +154,18 @@ class Delete:
     backup_id: str
     tenant: Tenant
     store: Store
+    grace_seconds: int = 90000  # of the collector
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Delete from the store what no backup needs any more, for all tenants of this cluster."""
+
+    uid: str  # of the BackupStore
+    cluster_id: str  # other clusters' tenants are left alone
+    store: Store
+    grace_seconds: int = 90000  # between naming an object and deleting it
+    dry_run: bool = False  # only say what would go
 
 
 @dataclass(frozen=True)
@@ -172,9 +184,9 @@ class Verify:
     identity_secret: str = ""  # for messages
 
 
-Job = Backup | Restore | Swap | Preflight | Probe | Delete | Verify
+Job = Backup | Restore | Swap | Preflight | Probe | Delete | Collect | Verify
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete, Verify)
+    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete, Collect, Verify)
 }
 
 

@@ -38,7 +38,7 @@ class Secrets:
     identity: str = ""
 
 
-Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete", "verify"]
+Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete", "collect", "verify"]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ RESTORE = (
 SWAP = (Container("swap", ("admin", "database-ca"), 48, 256, scratch=True),)
 PREFLIGHT = (Container("preflight", DATABASE, 48, 256, scratch=True),)
 PROBE = (Container("probe", STORE, 48, 256, volume="rw"),)
-DELETE = (Container("delete", STORE, 48, 256, volume="rw"),)
+DELETE = (Container("delete", STORE, 48, 512, volume="rw"),)  # reads all the tenant's manifests, one by one
+COLLECT = (Container("collect", STORE, 64, 512, volume="rw"),)
 VERIFY = (
     Container("download", STORE, 64, 512, run=True, spool=True, volume="rw"),  # writes marks on what is bad
     Container("examine", ("keys", "identity"), 96, 512, run=True, spool=True),
@@ -59,6 +60,7 @@ CONTAINERS: dict[Purpose, tuple[Container, ...]] = {
     "preflight": PREFLIGHT,
     "probe": PROBE,
     "delete": DELETE,
+    "collect": COLLECT,
     "verify": VERIFY,
 }
 
@@ -70,6 +72,7 @@ SPOKESMAN: dict[str, str] = {
     "preflight": "preflight",
     "probe": "probe",
     "delete": "delete",
+    "collect": "collect",
     "verify": "examine",
 }
 PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load", "verify": "examine"}

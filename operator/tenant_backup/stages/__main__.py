@@ -31,6 +31,7 @@ STAGES = (
     "preflight",
     "probe",
     "delete",
+    "collect",
     "examine",
 )
 

@@ -64,13 +64,13 @@ def claim(store: Store, tenant: jobs.Tenant) -> None:
         "name": tenant.name,
         "slug": tenant.slug,
     }
-    found = _marker(store)
+    found = read_marker(store)
     if found is None:
         text = json.dumps(own, sort_keys=True).encode() + b"\n"
         # Taken meanwhile: another first backup was faster, or this very PUT arrived unanswered.
         with suppress(AlreadyExistsError):
             store.put(MARKER, text, digest_of(text))
-        found = _marker(store)
+        found = read_marker(store)
     if found != own:
         raise _foreign(store, found)
 
@@ -130,7 +130,8 @@ def _base(store: Store, job: jobs.Backup, spool: Path) -> dict[str, Any] | None:
     return fetch_base(store, job, spool / paths.BASE)
 
 
-def _marker(store: Store) -> object:
+def read_marker(store: Store) -> object:
+    """Return the ownership marker; None when there is none, a text when it cannot be read."""
     try:
         return json.loads(read(store, MARKER, _MARKER_LIMIT))
     except NotFoundError:
