@@ -209,6 +209,15 @@ def test_damage_makes_a_backup_corrupt_and_it_stays_succeeded() -> None:
     assert "public.t" in event.message
 
 
+def test_a_warning_makes_a_backup_degraded_and_is_told() -> None:
+    """It can be restored, and something is missing for the worst day."""
+    plan = decide(with_job(seen_with(), outcome=facts("Degraded", "without this cluster …")), NOW)
+    status = status_of(plan)
+    assert status["health"] == "Degraded"
+    assert "without this cluster" in condition(status, "Succeeded")["message"]
+    assert [event.type for event in actions_of(plan, Announce)] == ["Warning"]
+
+
 def test_what_was_damaged_and_is_whole_again_is_healthy() -> None:
     """Somebody brought the object back from a copy and asked again."""
     corrupt = COMMITTED | {"health": "Corrupt", "verification": VERIFIED | {"message": MESSAGE}}

@@ -181,7 +181,7 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
         silent = Failed(Reason.INTERNAL_ERROR, "the verification ended well without an answer; report this")
         return _given_up(seen, wanted, replace(course, verdict=silent), now)
     health, message = facts["health"], str(facts["verification"]["message"])
-    damage = message if health == "Corrupt" else ""
+    damage = "" if health == "Healthy" else message
     status = _concluded(seen, wanted, message, now) | {"health": health}
     metadata = seen.backup.metadata
     verdict = committed(seen, seen.status, damage)

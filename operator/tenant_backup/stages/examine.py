@@ -60,7 +60,7 @@ def _examine(job: Verify, evidence: _Evidence) -> Findings:
     with Progress("Verify", sum(ref.length for ref in evidence.refs.values())) as progress:
         evidence.count = progress.add
         if job.level == "Contents":
-            findings.wrong, findings.tables = _read_contents(job, manifest, evidence)
+            _read_contents(job, manifest, evidence, findings)
             evidence.look_at(evidence.refs.keys() - evidence.found.keys())
         else:
             evidence.look_at(_due(job, manifest, evidence))
@@ -87,8 +87,8 @@ def _due(job: Verify, manifest: Manifest, evidence: _Evidence) -> set[str]:
     }
 
 
-def _read_contents(job: Verify, manifest: Manifest, evidence: _Evidence) -> tuple[list[str], list[str]]:
-    """Read every segment as a restore does; return what is wrong with rows, and the tables hit."""
+def _read_contents(job: Verify, manifest: Manifest, evidence: _Evidence, findings: Findings) -> None:
+    """Read every segment as a restore does, and the copy of the keys that is for the cluster's loss."""
     encrypted = manifest.encryption.mode != "None"
     identity = mounted_identity(job.identity_secret) if encrypted else None
     index = open_index_key(manifest, mounted_key_or_none("indexKey"), identity, evidence)
@@ -97,11 +97,17 @@ def _read_contents(job: Verify, manifest: Manifest, evidence: _Evidence) -> tupl
             catalogue = reader.catalogue()
         except DamagedObject as damage:
             evidence.condemn(damage)
-            return [], []
+            return
         counts = _Counts(reader, evidence)
         with ThreadPoolExecutor(_SEGMENTS_AT_ONCE, "segment") as pool:
             list(pool.map(counts.read, catalogue.segments, catalogue.segments.values()))
-        return counts.compared(catalogue), sorted(counts.broken)
+    findings.wrong, findings.tables = counts.compared(catalogue), sorted(counts.broken)
+    try:
+        open_index_key(manifest, None, identity, evidence)
+    except Failure as failure:
+        if failure.reason not in (Reason.KEY_MISSING, Reason.WRONG_KEY):
+            raise
+        findings.warnings.append(f"without this cluster it could not be restored: {failure.message}")
 
 
 class _Counts:

@@ -68,9 +68,8 @@ class Tenant:
         """Write a backup; its catalogue claims `short` rows more of table a than there are."""
         known = known_from(self.folder, self.keys, base) if base else None
         before = set(self.folder.names())
-        archive = writer.ArchiveWriter(
-            self.keys.writer_keys(), "acme", self.folder.root, self.folder.take, known=known
-        )
+        keys = self.keys.writer_keys()
+        archive = writer.ArchiveWriter(keys, "acme", self.folder.root, self.folder.take, known=known)
         tables = []
         for number, (table, rows) in enumerate((content or CONTENT).items()):
             segment = archive.segment(f"t{number}/0", Kind.ROWS, table)
@@ -83,6 +82,7 @@ class Tenant:
         times = Times(f"{day}T14:30:25Z", f"{day}T14:30:26Z", f"{day}T14:30:29Z")
         manifest = dataclasses.replace(describe(self.keys, written, backup_id), times=times)
         self.folder.put(names.manifest(backup_id), sign(manifest, self.keys.signing))
+        self.folder.put(keys.stored_name(), keys.stored())
         for name in sorted(set(self.folder.names()) - before):
             self.put(name, (self.folder.root / name).read_bytes())
         return manifest
@@ -295,6 +295,22 @@ def test_contents_counts_the_rows_of_each_table(on_disk: Tenant) -> None:
     facts = on_disk.verify(SECOND, "Contents")
     assert facts["health"] == "Corrupt"
     assert f"table public.a has {ROWS} rows where {ROWS + 1} were backed up" in message(facts)
+    assert on_disk.marks() == {}
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_contents_tries_the_copy_of_the_keys_that_is_for_the_loss_of_the_cluster(
+    on_disk: Tenant, harm: str
+) -> None:
+    """Here it can be restored, elsewhere it could not: Degraded."""
+    (copy,) = on_disk.site.names("keys")
+    on_disk.put(copy, cut_short(on_disk.site.object(copy)))
+    if harm == "missing":
+        on_disk.site.store().delete(copy)
+    assert on_disk.verify(level="Checksum")["health"] == "Healthy"
+    facts = on_disk.verify(level="Contents")
+    assert facts["health"] == "Degraded"
+    assert message(facts).startswith("without this cluster it could not be restored: ")
     assert on_disk.marks() == {}
 
 
