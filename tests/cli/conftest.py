@@ -53,6 +53,7 @@ class Owner:
     folder: Path
     database: str
     identity: pyrage.x25519.Identity = field(default_factory=pyrage.x25519.Identity.generate)
+    trusted: str = ""  # the key that signs; else the chain's own
 
     def __post_init__(self) -> None:
         self.chain = Chain(self.folder)
@@ -79,7 +80,7 @@ class Owner:
     @property
     def trust(self) -> str:
         """The line on the recovery sheet."""
-        return f"ed25519:{self.chain.signing_key}"
+        return self.trusted or f"ed25519:{self.chain.signing_key}"
 
     @property
     def prefix(self) -> Path:
@@ -119,9 +120,13 @@ class Owner:
         assert result is not None
         return result.facts
 
-    def dump(self, database: str) -> list[str]:
+    def dump_schema(self, database: str) -> list[str]:
+        """The definitions only."""
+        return self.dump(database, "--schema-only")
+
+    def dump(self, database: str, *options: str) -> list[str]:
         """pg_dump's own text, without its random restrict key."""
-        command = [self.server.bin / "pg_dump"]
+        command = [self.server.bin / "pg_dump", *options]
         done = subprocess.run(
             command, env=self.server.environment(database), check=True, capture_output=True, text=True
         )
@@ -136,6 +141,13 @@ def make_owner(server: HostPostgres, folder: Path) -> Owner:
     server.sql(f"CREATE DATABASE {name} OWNER {name}")
     server.sql(f"\\set tenant {name}\n\\set scale 1\nSET ROLE {name};\n{HR_SQL.read_text()}", name)
     return Owner(server, folder, name)
+
+
+def into(owner: Owner, database: str) -> list[str]:
+    """The arguments of a restore into a new database."""
+    where = ["--host", "127.0.0.1", "--port", str(owner.server.port), "--user", "postgres"]
+    login = [*where, "--password-file", str(owner.password)]
+    return ["restore", owner.url, "latest", *owner.reading, *login, "--database", database]
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 import tenant_backup
+from tenant_backup.archive.key_finder import KeyFinder
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import console, options
 from .chosen import chosen
-from .opened import kept, kept_one, reading, resolve
+from .opened import LATEST, kept, kept_one, reading, resolve, small
 from .options import Access
 from .private import private_folder
 from .server import SignIn, server_login
@@ -211,6 +213,133 @@ def restore(access: Access, backup_id: str, sign_in: SignIn, as_json: bool, **wh
         target = restoring.Target(server, where["database"], where["owner"] or sign_in.user)
         done = restoring.restore(backup, target)
     _show(as_json, done, restoring.in_words(done))
+
+
+@commands.command(
+    examples="""
+tenant-backup backup --config tenant.yaml --store-url file:///mnt/backups/acme --user acme
+"""
+)
+@options.access_by_option()
+@click.option("--config", type=options.FILE, required=True, help="YAML file with the Tenant object.")
+@click.option("--keys", "keys_file", type=options.FILE, help="The tenant's keys; default: beside --config.")
+@server_login
+@click.option("--full", is_flag=True, help="Refer to nothing of earlier backups.")
+@options.as_json
+def backup(access: Access, sign_in: SignIn, config: Path, as_json: bool, **how: Any) -> int:
+    """Back up a tenant's database without a cluster.
+
+    The first backup makes the tenant's keys, in a file that only you can read. The exit code is 1 also when
+    the backup was committed and then read back differently.
+    """
+    from . import backing_up, tenant_file
+
+    keys_file = how["keys_file"] or config.with_name(f"{config.stem}.keys.yaml")
+    wish = backing_up.Wish(tenant_file.read(config), keys_file, "Full" if how["full"] else "Incremental")
+    with options.opened(access) as opened:
+        facts = backing_up.back_up(opened, wish, sign_in)
+    _show(as_json, facts, backing_up.in_words(facts))
+    return int(facts["health"] == "Corrupt")
+
+
+@commands.command(
+    "recovery-sheet",
+    examples="""
+tenant-backup recovery-sheet 's3://backups/prod/acme?endpoint=https://s3.example.com' --from-cluster shop/acme
+tenant-backup recovery-sheet file:///mnt/backups/acme --trust ed25519:5a1f… > acme-recovery.md
+""",
+)
+@options.access(identity=False)
+@click.option(
+    "--from-cluster", metavar="NAMESPACE/NAME", help="Take the key from this Tenant's status, by kubectl."
+)
+def recovery_sheet(access: Access, from_cluster: str | None) -> None:
+    """Print what to keep for the day when everything else is lost (Markdown).
+
+    The key comes from --trust or from the cluster, and has to be the one that signed the newest backup.
+    """
+    from . import sheet
+
+    if from_cluster is not None:
+        namespace, _, name = from_cluster.partition("/")
+        if not name or access.trust is not None:
+            raise click.UsageError("--from-cluster takes NAMESPACE/NAME, and goes without --trust")
+        access = replace(access, trust=sheet.InCluster(namespace, name).signing_key())
+    with chosen(access, LATEST) as newest:
+        click.echo(sheet.sheet(access.where.url, newest.trust, newest.manifest), nl=False)
+
+
+@commands.command(
+    "recover-keys",
+    examples="""
+tenant-backup recover-keys file:///mnt/backups/acme --identity key.txt --trust ed25519:5a1f… > keys.yaml
+""",
+)
+@options.access(trust_store=True)
+def recover_keys(access: Access) -> None:
+    """Print the tenant's keys as the Secret that the operator had made (YAML). It is secret: redirect it.
+
+    `kubectl create -f` brings it back into a cluster; `backup --keys` goes on without one.
+    """
+    from . import key_secret
+
+    if access.identity_file is None:
+        raise click.UsageError("--identity is needed: the keys in the store are encrypted for its owner")
+    with chosen(access, LATEST) as newest:
+        finder = KeyFinder(newest.manifest, newest.identity, small(newest.opened.store))
+        keys, owner = finder.tenant_keys(), newest.manifest.tenant
+    if key_secret.public(keys) != newest.trust:
+        message = "the signing key in the store is not the one that signed the newest backup; it was replaced"
+        raise Failure(Reason.SIGNATURE_INVALID, f"{message}, use a copy of the Secret")
+    click.echo(key_secret.manifest(owner.namespace, owner.name, keys), nl=False)
+
+
+@commands.command(
+    examples="""
+tenant-backup rewrap file:///mnt/backups/acme --identity old.txt --trust ed25519:5a1f… --add age1ql3z…
+"""
+)
+@options.access(trust_store=True)
+@click.option(
+    "--add", "recipients", multiple=True, required=True, help="Public key (age1…); may be repeated."
+)
+@options.as_json
+def rewrap(access: Access, recipients: tuple[str, ...], as_json: bool) -> int:
+    """Let others read the backups that are there.
+
+    Adds keys for the new recipients; rewrites nothing and takes no right away. New backups are readable for
+    them only when spec.encryption.recipients of the Tenant names them too.
+    """
+    from . import rewrapping
+
+    if access.identity_file is None:
+        raise click.UsageError("--identity is needed: one that can read the backups now")
+    with chosen(access, LATEST) as newest:
+        done = rewrapping.rewrap(newest, recipients)
+    _show(as_json, rewrapping.described(done), rewrapping.in_words(done))
+    return int(bool(done.skipped))
+
+
+@commands.command(
+    examples="""
+tenant-backup collect file:///mnt/backups/acme
+tenant-backup collect file:///mnt/backups/acme --delete
+"""
+)
+@options.access(trust=False, identity=False)
+@click.option("--delete", is_flag=True, help="Do it; without this it is only shown.")
+@options.as_json
+def collect(access: Access, delete: bool, as_json: bool) -> None:
+    """Delete what no backup needs any more.
+
+    Takes two calls: the first names what is unused, and one that comes at least 25 hours later deletes it. So
+    it is safe while backups run, here or elsewhere.
+    """
+    from . import collecting
+
+    with options.opened(access) as opened:
+        done = collecting.collect(opened.store, delete=delete)
+    _show(as_json, collecting.described(done), collecting.in_words(done, delete=delete))
 
 
 def _show(as_json: bool, document: dict[str, Any], text: str) -> None:

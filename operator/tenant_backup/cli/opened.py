@@ -81,7 +81,7 @@ def manifest_bytes(store: Store, backup_id: str) -> bytes:
 def newest(found: list[Kept], where: str) -> Kept:
     """Return the newest backup whose signature is not wrong. Raises Failure(BACKUP_NOT_FOUND)."""
     good = [
-        (backup.manifest.times.completed, backup)
+        ((backup.manifest.times.completed, backup.backup_id), backup)
         for backup in found
         if backup.manifest and backup.signed is not False
     ]

@@ -72,7 +72,19 @@ class Access:
 
 def access(*, trust: bool = True, trust_store: bool = False, identity: bool = True) -> Callable[[_F], _F]:
     """Take STORE-URL and what goes with it, as one `access`."""
+    wished = [_STORE_URL, _CREDENTIALS]
+    wished += [_TRUST_OPTION] if trust else []
+    wished += [_TRUST_STORE] if trust_store else []
+    wished += [_IDENTITY] if identity else []
+    return _bundled(wished)
 
+
+def access_by_option() -> Callable[[_F], _F]:
+    """Take --store-url instead of the argument, as one `access`."""
+    return _bundled([_STORE_OPTION, _CREDENTIALS])
+
+
+def _bundled(wished: list[Callable[[Any], Any]]) -> Callable[[_F], _F]:
     def decorate(function: _F) -> _F:
         @functools.wraps(function)
         def call(where: Location, credentials_file: Path | None, **rest: Any) -> Any:
@@ -80,10 +92,6 @@ def access(*, trust: bool = True, trust_store: bool = False, identity: bool = Tr
             given = {name: rest.pop(name) for name in names}
             return function(Access(where, credentials_file, **given), **rest)
 
-        wished = [_STORE_URL, _CREDENTIALS]
-        wished += [_TRUST_OPTION] if trust else []
-        wished += [_TRUST_STORE] if trust_store else []
-        wished += [_IDENTITY] if identity else []
         for option in reversed(wished):
             call = option(call)
         return cast(_F, call)
@@ -97,6 +105,9 @@ def as_json(function: _F) -> _F:
 
 
 _STORE_URL = click.argument("where", metavar="STORE-URL", type=STORE_URL)
+_STORE_OPTION = click.option(
+    "--store-url", "where", type=STORE_URL, required=True, help="STORE-URL; ends with the tenant's slug."
+)
 _CREDENTIALS = click.option(
     "--credentials",
     "credentials_file",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tenant_backup.contract.reasons import Failure, Reason
+
+from .private import vanishing
 
 SUMS = "SHA256SUMS"
 _CHUNK = 1 << 20  # bytes written at once
@@ -112,13 +113,10 @@ def _arriving(target: Path) -> Iterator[Path]:
     """Give a place beside `target` and move what is there in the end."""
     free(target)
     try:
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with vanishing(target.with_name(f".{target.name}.{secrets.token_hex(6)}")) as holder:
             yield holder / "new"
             free(target)
             (holder / "new").rename(target)
-        finally:
-            shutil.rmtree(holder)
     except OSError as error:
         raise Failure(
             Reason.VOLUME_UNAVAILABLE,

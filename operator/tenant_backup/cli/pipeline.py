@@ -21,6 +21,8 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
 from tenant_backup.contract.results import Result, decode
 
+from . import console
+
 BACKUP = (("prepare",), ("dump", "archive", "upload"))
 RESTORE = (("download", "open", "load"),)
 VERIFY = (("download", "examine"),)
@@ -116,6 +118,8 @@ def facts(ended: Mapping[str, Ended], spokesman: str) -> dict[str, object]:
             Reason.STAGE_KILLED, f"{cause.stage} ended before it could say why ({said})", retriable=True
         )
     told = cause.result
+    if told.reason is Reason.INTERNAL_ERROR:
+        console.say(cause.stderr)  # its log, which nobody else keeps
     raise Failure(told.reason, told.message, retriable=told.retriable)
 
 

@@ -7,6 +7,7 @@ secrets in files only, so that none is ever in an argument, the environment or a
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -21,14 +22,22 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def private_folder() -> Iterator[Path]:
     """Make it below $TMPDIR, readable by this user only; it has `secrets` and `spool`."""
     # The name is short because Unix sockets are below it, and their paths have 108 bytes at most.
-    folder = Path(tempfile.mkdtemp(prefix="tb-"))
-    try:
+    with vanishing(Path(tempfile.gettempdir()) / f"tb-{secrets.token_hex(6)}") as folder:
         for name in ("secrets", "spool"):
             (folder / name).mkdir(mode=0o700)
         yield folder
+
+
+@contextmanager
+def vanishing(folder: Path) -> Iterator[Path]:
+    """Make a folder that only this user can read, for the time of the block."""
+    try:
+        # In here, and under a name known before: Ctrl-C right after it was made finds it too.
+        folder.mkdir(mode=0o700)
+        yield folder
     finally:
         with _undisturbed():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=not folder.exists())
 
 
 def write_secret(folder: Path, name: str, values: Mapping[str, str | bytes]) -> None:

@@ -74,8 +74,15 @@ def _answer(target: Path, text: bytes) -> None:
         target.write_bytes(text)
 
 
+class _Stopped(Failure, KeyboardInterrupt):
+    """A stop order. psycopg cancels a running statement for a KeyboardInterrupt: the session stays usable.
+
+    So what was begun in a server can be cleared away, and a CREATE DATABASE does not outlive us.
+    """
+
+
 def _terminate(_signal: int, _frame: object) -> None:
-    raise Failure(Reason.CANCELLED, "the container was asked to stop", retriable=True)
+    raise _Stopped(Reason.CANCELLED, "the container was asked to stop", retriable=True)
 
 
 if __name__ == "__main__":

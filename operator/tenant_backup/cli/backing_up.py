@@ -1,0 +1,122 @@
+"""`backup`: the pipeline of a Job for people without a cluster.
+
+The tenant's keys, which the operator would keep in a Secret, are in a file beside the Tenant's: made once,
+before anything is signed with them, and never overwritten.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tenant_backup.api import Tenant
+from tenant_backup.archive.keys import TenantKeys
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract import paths
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.decisions import described
+from tenant_backup.decisions.names import backup_id
+
+from . import console, key_secret, pipeline
+from .following import Follower
+from .location import Location
+from .options import Opened
+from .private import write_secret
+from .server import SignIn
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be backed up, and how."""
+
+    tenant: Tenant
+    keys_file: Path
+    mode: Literal["Incremental", "Full"]
+
+
+def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
+    """Make one backup; return its facts, and as `trust` the key for the recovery sheet. Raises Failure."""
+    tenant = wish.tenant
+    _refuse_unreadable(tenant)
+    _refuse_other_slug(opened.where, tenant.slug)
+    spec = tenant.spec.database
+    server = sign_in.server(spec.host, spec.port, spec.connections)
+    keys = _keys(wish)
+    server.write_secrets(opened.folder, paths.DATABASE)
+    write_secret(opened.folder, paths.KEYS, {"indexKey": keys.index.secret, "signingKey": keys.signing_seed})
+    job = _job(opened.where, wish, keys)
+    with console.progress("Dump") as bar:
+        ended = pipeline.run(
+            job,
+            pipeline.BACKUP,
+            opened.folder / "pod",
+            pipeline.Mounts(opened.folder / "secrets", opened.where.volume),
+            Follower(bar, "archive"),
+        )
+    return pipeline.facts(ended, "upload") | {"trust": f"ed25519:{key_secret.public(keys)}"}
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """Return what was backed up, for people."""
+    sizes = facts["bytes"]
+    amount = f"{facts['tables']} tables, {facts['rows']} rows, {console.size(sizes['stored'])} stored"
+    added = f"{console.size(sizes['added'])} added"
+    return f"{facts['backupId']} is {facts['health']}: {amount}, {added}\nsigned by {facts['trust']}"
+
+
+def _refuse_unreadable(tenant: Tenant) -> None:
+    encryption = tenant.spec.encryption
+    if encryption.mode == "Age" and not encryption.recipients:
+        raise Failure(
+            Reason.INVALID_SPEC,
+            "spec.encryption.recipients is empty, so nobody could read the backup; make a key with"
+            " `age-keygen -o key.txt` and put its public half (age1…) there",
+        )
+
+
+def _refuse_other_slug(where: Location, slug: str) -> None:
+    if where.slug != slug:
+        message = f'{where.url} ends with "{where.slug}" and the tenant\'s slug is "{slug}"; end it with that'
+        raise Failure(Reason.INVALID_SPEC, message)
+
+
+def _keys(wish: Wish) -> TenantKeys:
+    found = key_secret.read(wish.keys_file)
+    if found is not None:
+        return found
+    made = key_secret.fresh()
+    metadata = wish.tenant.metadata
+    try:
+        ours = key_secret.keep(wish.keys_file, key_secret.manifest(metadata.namespace, metadata.name, made))
+    except OSError as error:
+        message = f"the keys could not be kept in {wish.keys_file} ({error.strerror}); name another file"
+        raise Failure(Reason.KEY_MISSING, f"{message} with --keys") from error
+    if not ours:  # a first backup at the same time was faster
+        return _keys(wish)
+    console.say(
+        f"made the tenant's keys in {wish.keys_file}: keep that file, every later backup needs it; and keep"
+        f" ed25519:{key_secret.public(made)}, by which a restore knows that a backup is yours"
+    )
+    return made
+
+
+def _job(where: Location, wish: Wish, keys: TenantKeys) -> jobs.Backup:
+    tenant = wish.tenant
+    return jobs.Backup(
+        uid=str(uuid.uuid4()),
+        backup_id=backup_id(tenant.slug, datetime.now(UTC)),
+        name="command-line",
+        # Two machines with keys of their own are two owners: the second one is refused the prefix.
+        tenant=described.tenant(tenant, f"command-line-{keys.index.key_id}"),
+        database=described.database(tenant),
+        store=where.store,
+        recipients=list(tenant.spec.encryption.recipients),
+        encryption=tenant.spec.encryption.mode,
+        exclude_columns=described.excluded_columns(tenant),
+        exclude_tables=list(tenant.spec.exclusions.tables),
+        modules=described.modules(tenant),
+        mode=wish.mode,
+    )
