@@ -204,7 +204,8 @@ def test_the_cluster_alone_opens_no_row(archive: Folder, keys: Keyring) -> None:
     assert set(reader.catalogue().segments) == {"t1/0"}
     with pytest.raises(Failure) as caught:
         reader.check_identity()
-    assert caught.value.reason is Reason.WRONG_KEY
+    assert caught.value.reason is Reason.KEY_MISSING
+    assert keys.recipients[0] in caught.value.message
     reader.close()
 
 
@@ -280,6 +281,17 @@ def test_a_backup_without_encryption_gives_no_key_away(folder: Folder, keys: Key
     assert keys.index.secret not in everything
     assert keys.signing.private_bytes_raw() not in everything
     assert keys.index.unencrypted().secret in everything
+
+
+def test_the_tenants_keys_are_not_looked_for_beside_what_is_not_encrypted(
+    folder: Folder, keys: Keyring
+) -> None:
+    """The message says so, and where they may be."""
+    back_up(folder, Keyring(keys.index, keys.signing, keys.identity_text, [], "None"))
+    with pytest.raises(Failure) as caught:
+        KeyFinder(the_manifest(folder), keys.identity, reading(folder)).tenant_keys()
+    assert caught.value.reason is Reason.KEY_MISSING
+    assert "not encrypted" in caught.value.message
 
 
 def test_rewrapping_leaves_what_is_not_encrypted_alone(archive: Folder, keys: Keyring, place: Store) -> None:

@@ -44,6 +44,12 @@ class KeyFinder:
 
     def tenant_keys(self) -> TenantKeys:
         """Return the tenant's keys from the store by the identity. Raises Failure: WRONG_KEY, KEY_MISSING."""
+        if self._manifest.encryption.mode == "None":
+            raise Failure(
+                Reason.KEY_MISSING,
+                f"backup {self._manifest.backup_id} is not encrypted, and the store has the tenant's keys"
+                " beside encrypted ones only; bring the key Secret back from a copy",
+            )
         copies = [copy for name in self._names_of_tenant_keys() if (copy := self._read(name)) is not None]
         opened = [joined for copy in copies if (joined := self._open(copy, 2 * KEY_BYTES)) is not None]
         found = [TenantKeys.split(joined) for joined in opened]
@@ -51,11 +57,14 @@ class KeyFinder:
             if keys.index.key_id == self._manifest.encryption.key_id:
                 return keys
         if copies and not opened:
-            raise self._wrong_key("the keys")
+            raise self._closed("the keys")
         raise self._missing(next(self._names_of_tenant_keys()))
 
     def data_key(self, wrapped: bytes, pack: str) -> DataKey:
-        """Return the key of the rows from its copy in `pack`. Raises Failure(WRONG_KEY), or Damaged."""
+        """Return the key of the rows from its copy in `pack`.
+
+        Raises Failure: WRONG_KEY, KEY_MISSING; or Damaged.
+        """
         if self._manifest.encryption.mode == "None":
             if len(wrapped) != KEY_BYTES:
                 raise Damaged("its data key is not one")
@@ -64,7 +73,7 @@ class KeyFinder:
         if name not in self._found:
             secret = self._open(wrapped, KEY_BYTES) or self._rewrapped(name)
             if secret is None:
-                raise self._wrong_key(pack)
+                raise self._closed(pack)
             self._found[name] = secret
         return DataKey(self._found[name], wrapped)
 
@@ -103,13 +112,19 @@ class KeyFinder:
             f" {self._manifest.backup_id}; bring one of them back from a copy",
         )
 
-    def _wrong_key(self, what: str) -> Failure:
-        own = ", ".join(self._identity.recipients) if self._identity else "nobody"
+    def _closed(self, what: str) -> Failure:
+        made_for = _shown(self._manifest.encryption.recipients)
+        if self._identity is None:
+            return Failure(
+                Reason.KEY_MISSING,
+                f"{what} of backup {self._manifest.backup_id} opens only with an identity, and none was"
+                f" given; use that of one of {made_for}",
+            )
         return Failure(
             Reason.WRONG_KEY,
-            f"the identity of {own} does not open {what} of backup {self._manifest.backup_id}, which was made"
-            f" for {_shown(self._manifest.encryption.recipients)}; use the identity of one of these, or let"
-            " it add yours with `tenant-backup rewrap`",
+            f"the identity of {_shown(self._identity.recipients)} does not open {what} of backup"
+            f" {self._manifest.backup_id}, which was made for {made_for}; use the identity of one of these,"
+            " or let it add yours with `tenant-backup rewrap`",
         )
 
 
