@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
 from tenant_backup.stages import wire
 from tenant_backup.stores.base import digest_of
-from tests.stages.pod import BACKUP_ID
+from tests.stages.pod import BACKUP_ID, TENANT
 
 from .site import Site, packs
 
@@ -133,3 +134,49 @@ def test_a_name_that_leads_elsewhere_is_refused(on_volume: Site) -> None:
 
     assert Open(on_volume).ask(get="../../etc/passwd", length=None, sha256=None) is None
     assert stage.ended().code == ExitCode.BUG
+
+
+def verification(site: Site) -> jobs.Verify:
+    """A verification of tenant acme in this store."""
+    return jobs.Verify("uid-1", BACKUP_ID, "Checksum", True, 0, TENANT, site.described, "", "")
+
+
+def test_a_verification_is_told_how_objects_are_and_gets_only_whole_ones(site: Site) -> None:
+    """Checked there, or kept for whoever decrypts; what is damaged is not handed on."""
+    put(site, {"packs/aa/one": b"12345"})
+    good = {"length": 5, "sha256": hashlib.sha256(b"12345").hexdigest()}
+    stage = site.pod.start("download", verification(site))
+    client = Open(site)
+
+    assert client.ask(check="packs/aa/one", **good) == {"found": "ok"}
+    assert client.ask(check="packs/aa/one", **good | {"length": 4}) == {"found": "damaged"}
+    assert client.ask(check="packs/aa/none", **good) == {"found": "missing"}
+    assert client.ask(keep="packs/aa/one", **good | {"sha256": "0" * 64}) == {"found": "damaged"}
+    assert client.ask(keep="packs/aa/none", **good) == {"found": "missing"}
+    assert list((site.pod.root / "spool").iterdir()) == []
+    kept = client.ask(keep="packs/aa/one", **good)
+    assert kept is not None
+    assert Path(kept["path"]).read_bytes() == b"12345"
+    wire.send(client.connection, {"done": True})
+    assert stage.ended().code == ExitCode.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "name", ["TENANT", f"manifests/{BACKUP_ID}", "packs/aa/../../TENANT", "keys/aa.bb.age"]
+)
+def test_only_packs_and_lists_are_marked_bad(on_volume: Site, name: str) -> None:
+    """`examine` has no right to write, and must not have others written for it."""
+    stage = on_volume.pod.start("download", verification(on_volume))
+
+    assert Open(on_volume).ask(mark=name) is None
+    assert stage.ended().code == ExitCode.BUG
+    assert on_volume.names("bad") == []
+
+
+def test_a_restore_gets_nothing_marked(on_volume: Site) -> None:
+    """Its `open` reads and does no more."""
+    stage = on_volume.pod.start("download", on_volume.restore())
+
+    assert Open(on_volume).ask(mark=f"lists/{'0' * 32}") is None
+    assert stage.ended().code == ExitCode.BUG
+    assert on_volume.names("bad") == []
