@@ -226,6 +226,26 @@ def test_what_was_damaged_and_is_whole_again_is_healthy() -> None:
     assert condition(status, "Succeeded")["message"].endswith("is committed to BackupStore prod")
 
 
+@pytest.mark.parametrize("health", ["Corrupt", "Degraded"])
+def test_checksum_does_not_lift_what_contents_found(health: str) -> None:
+    """A SHA-256 that matches was taken of what is wrong; only another look at the contents can tell."""
+    found = COMMITTED | {"health": health, "verification": VERIFIED | {"level": "Contents"}}
+    status = status_of(decide(with_job(seen_with(found, "Checksum"), outcome=facts()), NOW))
+    assert status["health"] == health
+    assert status["verification"]["requested"] == "Checksum"
+    again = status_of(decide(with_job(seen_with(status, "more"), outcome=facts()), NOW))
+    assert again["health"] == health
+    deeper = status_of(decide(with_job(seen_with(again, "Contents"), outcome=facts()), NOW))
+    assert deeper["health"] == "Healthy"
+
+
+def test_a_job_whose_pod_has_answered_is_kept_for_its_log() -> None:
+    """The Job controller counts it a moment later; until then it must not look abandoned."""
+    seen = with_job(seen_with(COMMITTED, "one"), ended=1, outcome=Ended(False, Reason.KEY_MISSING, "no"))
+    after = replace(seen, status=status_of(decide(seen, NOW)))
+    assert not actions_of(decide(after, at(1)), RemoveJob)
+
+
 def test_the_others_that_need_the_damaged_object_are_condemned() -> None:
     """Before our own status: a pass that died in between does it again."""
     siblings = (
@@ -236,7 +256,7 @@ def test_the_others_that_need_the_damaged_object_are_condemned() -> None:
     outcome = facts("Corrupt", MESSAGE, backups=["acme_b", "acme_c"], damaged="packs/aa/1 is damaged")
     plan = decide(replace(with_job(seen_with(), outcome=outcome), siblings=siblings), NOW)
     (condemned,) = actions_of(plan, Condemn)
-    assert (condemned.name, condemned.uid) == ("b", "uid-b")
+    assert (condemned.name, condemned.uid, condemned.level) == ("b", "uid-b", "Checksum")
     assert "packs/aa/1 is damaged" in condemned.message
     assert "TenantBackup acme-1" in condemned.message
 

@@ -172,7 +172,8 @@ class CarryOut:
         if there is None or there["metadata"]["uid"] != action.uid:
             return
         await self._post(there["metadata"], Announce("Warning", Reason.VERIFICATION_FAILED, action.message))
-        status = {"health": "Corrupt", "verification": {"message": action.message}}
+        found = {"level": action.level, "message": action.message}
+        status = {"health": "Corrupt", "verification": found}
         await self._cluster.patch_status(BACKUP, there, status)
 
     async def _hold_data(self, _action: HoldData) -> None:

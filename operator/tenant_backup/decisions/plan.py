@@ -108,6 +108,7 @@ class Condemn:
 
     name: str
     uid: str
+    level: str  # of the verification that found it
     message: str
 
 

@@ -141,7 +141,9 @@ def _tidy(seen: BackupSeen, jobs: tuple[JobSeen, ...]) -> tuple[Action, ...]:
 
 
 def _is_at_work(job: JobSeen) -> bool:
-    return job.purpose == "verify" and not job.finished and (job.outcome is None or not job.outcome.ok)
+    # A pod's answer is read before the Job controller has counted it.
+    answered = job.outcome is not None and (job.outcome.ok or not job.outcome.retriable)
+    return job.purpose == "verify" and not job.finished and not answered
 
 
 def _wound_up(seen: BackupSeen) -> Plan:
@@ -180,6 +182,8 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
     if "health" not in facts:
         silent = Failed(Reason.INTERNAL_ERROR, "the verification ended well without an answer; report this")
         return _given_up(seen, wanted, replace(course, verdict=silent), now)
+    if _a_deeper_look_found_more(seen, wanted, facts):
+        return _still_doubted(seen, wanted, course, now)
     health, message = facts["health"], str(facts["verification"]["message"])
     damage = "" if health == "Healthy" else message
     status = _concluded(seen, wanted, message, now) | {"health": health}
@@ -193,6 +197,22 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
     return Plan((*condemned, told, _audit(seen, wanted, health, message), *course.actions), status)
 
 
+def _a_deeper_look_found_more(seen: BackupSeen, wanted: Wish, facts: Status) -> bool:
+    """Whether Checksum is content with what Contents was not: a matching SHA-256 hides a lot."""
+    deeper = seen.status.get("verification", {}).get("level") == "Contents" and wanted.level == "Checksum"
+    return deeper and facts["health"] == "Healthy" and seen.status.get("health") in ("Corrupt", "Degraded")
+
+
+def _still_doubted(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Plan:
+    message = (
+        f"what Contents found still stands, Checksum cannot see it; annotate {ANNOTATION_VERIFY}=Contents…"
+    )
+    status = _concluded(seen, wanted, message, now)
+    status["verification"] |= {"level": "Contents"}
+    told = Announce("Warning", Reason.VERIFICATION_FAILED, f"{_asked(wanted)}: {message}")
+    return Plan((told, _audit(seen, wanted, str(seen.status["health"]), message), *course.actions), status)
+
+
 def _condemned(seen: BackupSeen, facts: Status) -> tuple[Action, ...]:
     """The others that need the damaged objects: they are corrupt too, and say so now."""
     hit = set(facts.get("backups", ()))
@@ -201,7 +221,8 @@ def _condemned(seen: BackupSeen, facts: Status) -> tuple[Action, ...]:
         f"annotate this one with {ANNOTATION_VERIFY} to learn which tables are hit"
     )
     others = [one for one in seen.siblings if one.backup_id in hit and not one.corrupt]
-    return tuple(Condemn(one.name, one.uid, message[:MESSAGE_LIMIT]) for one in others)
+    level = facts["verification"]["level"]
+    return tuple(Condemn(one.name, one.uid, level, message[:MESSAGE_LIMIT]) for one in others)
 
 
 def _given_up(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Plan:
