@@ -204,9 +204,7 @@ def _a_deeper_look_found_more(seen: BackupSeen, wanted: Wish, facts: Status) -> 
 
 
 def _still_doubted(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Plan:
-    message = (
-        f"what Contents found still stands, Checksum cannot see it; annotate {ANNOTATION_VERIFY}=Contents…"
-    )
+    message = "what Contents found still stands, because Checksum cannot see it; ask for Contents again"
     status = _concluded(seen, wanted, message, now)
     status["verification"] |= {"level": "Contents"}
     told = Announce("Warning", Reason.VERIFICATION_FAILED, f"{_asked(wanted)}: {message}")
