@@ -110,6 +110,13 @@ def store_seen(**fields: Any) -> StoreSeen:
     return StoreSeen(**(known | fields))
 
 
+def ready_store(**status: Any) -> dict[str, Any]:
+    """The status of a store that has been ready for two weeks."""
+    ready = {"type": "Ready", "status": "True", "observedGeneration": 1, "reason": "Ready", "message": "good"}
+    conditions = [ready | {"lastTransitionTime": "2024-01-01T00:00:00Z"}]
+    return {"observedGeneration": 1, "conditions": conditions, **status}
+
+
 def backup(spec: dict[str, Any] | None = None, **metadata: Any) -> TenantBackup:
     """TenantBackup acme-1."""
     known = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, **(spec or {})}

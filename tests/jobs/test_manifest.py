@@ -40,6 +40,9 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
         "swap": run_of(previous.decide_previous(objects.restore_seen(tenant=acme, status=kept), LATE)),
         "preflight": run_of(tenant.decide(objects.tenant_seen(acme), objects.NOW)),
         "probe": run_of(store.decide(objects.store_seen(store=where), objects.NOW)),
+        "collect": run_of(
+            store.decide(objects.store_seen(store=where, status=objects.ready_store()), objects.NOW)
+        ),
         "delete": run_of(
             deletion.decide_deletion(objects.backup_seen(backup=gone, store=where), objects.NOW)
         ),
@@ -94,6 +97,7 @@ def test_each_container_of_a_restore_sees_only_its_own_secrets() -> None:
         ("preflight", {"preflight": {"acme-db", "pg-ca"}}),
         ("probe", {"probe": {"s3", "s3-ca"}}),
         ("delete", {"delete": {"s3", "s3-ca"}}),
+        ("collect", {"collect": {"s3", "s3-ca"}}),
         ("verify", {"download": {"s3", "s3-ca"}, "examine": {"acme-keys-0123456789", "acme-id"}}),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .values import ClaimReference, Recipient, Reference, UploadRate
+from .values import Bytes, ClaimReference, Count, Recipient, Reference, UploadRate
 
 _DOTS = r"(^|/)\\.\\.?(/|$)"
 
@@ -70,7 +71,13 @@ class StoreLimits(Struct):
 class BackupStoreSpec(Struct):
     """Where backups go: exactly one of the fields."""
 
-    RULES: ClassVar = (Rule("has(self.s3) != has(self.volume)", "set exactly one of s3 and volume"),)
+    RULES: ClassVar = (
+        Rule("has(self.s3) != has(self.volume)", "set exactly one of s3 and volume"),
+        Rule(
+            "!has(self.collectorCredentialsSecretRef) || has(self.s3)",
+            "collectorCredentialsSecretRef needs s3",
+        ),
+    )
 
     s3: S3 | None = None
     """An S3 bucket."""
@@ -82,6 +89,10 @@ class BackupStoreSpec(Struct):
     """
     limits: StoreLimits = StoreLimits()
     """How hard backups may use the store."""
+    collector_credentials_secret_ref: Reference | None = None
+    """Secret with keys `accessKeyId` and `secretAccessKey` that may delete: it is used where data is deleted,
+    so the store's own credentials need no right to. Default: the store's own.
+    """
 
 
 class Capabilities(Struct):
@@ -93,11 +104,40 @@ class Capabilities(Struct):
     """Whether the credentials may delete."""
 
 
+class Collection(Struct):
+    """The last time that what no backup needs any more was deleted."""
+
+    started_at: datetime | None = None
+    """When the last one began."""
+    completed_at: datetime | None = None
+    """When the last one that succeeded ended."""
+    requested: str | None = Field(default=None, max_length=4096)
+    """The last value of annotation tenantbackup.dev/collect that was done."""
+    candidates: Count | None = None
+    """Objects that it found unused: one that comes after the grace deletes them."""
+    deleted: Count | None = None
+    """Objects it deleted."""
+    freed_bytes: Bytes | None = None
+    """What they had."""
+    message: str | None = Field(default=None, max_length=4096)
+    """Why it failed, what it left out, or what a dry run found."""
+
+
 class BackupStoreStatus(Status):
     """What the operator knows about the store."""
 
     capabilities: Capabilities | None = None
     """What the store lets us do."""
+    collection: Collection | None = None
+    """Deleting what no backup needs any more."""
+    tenants: Count | None = None
+    """How many tenants of this cluster had data here at the last collection."""
+    backups: Count | None = None
+    """How many backups they had then."""
+    used: str | None = Field(default=None, max_length=32)
+    """What their data took then, such as 1.2Gi."""
+    used_bytes: Bytes | None = None
+    """The same in bytes."""
 
 
 class BackupStore(Resource):
@@ -109,7 +149,11 @@ class BackupStore(Resource):
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
         Column("Bucket", ".spec.s3.bucket"),
         Column("Claim", ".spec.volume.persistentVolumeClaim.claimName"),
+        Column("Backups", ".status.backups", "integer"),
+        Column("Used", ".status.used"),
         AGE,
+        Column("Tenants", ".status.tenants", "integer", wide=True),
+        Column("Collected", ".status.collection.completedAt", "date", wide=True),
         Column("Endpoint", ".spec.s3.endpoint", wide=True),
     )
 

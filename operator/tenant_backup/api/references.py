@@ -16,4 +16,5 @@ LABEL_SLOT = f"{GROUP}/slot"
 
 ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
 ANNOTATION_VERIFY = f"{GROUP}/verify"  # on a TenantBackup: any new value verifies it again
+ANNOTATION_COLLECT = f"{GROUP}/collect"  # on a BackupStore: any new value collects; dry-run… only lists
 ANNOTATION_ADOPT = f"{GROUP}/adopt"  # on a BackupStore: the cluster id that may write its prefix

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .values import Bytes, Count, Deadline, ModuleName, Progress, Reference, TenantReference
+from .values import BackupDeadline, Bytes, Count, ModuleName, Progress, Reference, TenantReference
 
 VerificationLevel = Literal["Checksum", "Contents"]
 Verification = Literal["None", "Checksum", "Contents"]
@@ -47,8 +47,8 @@ class TenantBackupSpec(Struct):
     Contents: also decrypt everything with the Tenant's identity and count the rows."""
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
     """What happens to the data in the store when this object is deleted."""
-    deadline: Deadline = "6h"
-    """From start to end, such as 90m or 6h; then the backup has failed."""
+    deadline: BackupDeadline = "6h"
+    """From start to end, such as 90m or 6h, at most 24h; then the backup has failed."""
 
 
 class BackupBytes(Struct):

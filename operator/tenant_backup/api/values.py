@@ -56,6 +56,7 @@ def _rate(least: str, most: str, what: str) -> Any:
 ReadRate = Annotated[str, _rate("64Ki", "1Ti", "readRate")]
 UploadRate = Annotated[str, _rate("64Ki", "1Ti", "uploadRate")]
 Deadline = Annotated[str, _duration("1m", "168h", "deadline")]
+BackupDeadline = Annotated[str, _duration("1m", "24h", "deadline of a backup")]  # archive.collector.MAX_RUN
 KeepPrevious = Annotated[str, _duration("0s", "720h", "keepPrevious")]
 
 

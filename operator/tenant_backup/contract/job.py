@@ -166,6 +166,7 @@ class Collect:
     store: Store
     grace_seconds: int = 90000  # between naming an object and deleting it
     dry_run: bool = False  # only say what would go
+    request: str = ""  # the annotation that asked for it
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class Reason(StrEnum):
     KEYS_CREATED = "KeysCreated"
     PREVIOUS_DROPPED = "PreviousDropped"
     FIRST_BACKUP = "FirstBackup"
+    STORE_COLLECTED = "StoreCollected"
+    COLLECTION_FAILED = "CollectionFailed"
     # deletion
     DATA_DELETED = "DataDeleted"
     DATA_RETAINED = "DataRetained"

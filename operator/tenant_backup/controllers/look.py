@@ -9,7 +9,7 @@ from typing import Any
 
 from tenant_backup.cluster import EVENT, JOB, NAMESPACE, POD, Cluster, Kind, Object, Rejected
 from tenant_backup.decisions.instants import parse
-from tenant_backup.decisions.observed import JobSeen, Platform
+from tenant_backup.decisions.observed import Collection, JobSeen, Platform
 from tenant_backup.jobs import labels
 from tenant_backup.jobs.containers import PROGRESS
 from tenant_backup.jobs.outcome import see
@@ -23,9 +23,10 @@ _LOG_LINES = 20
 class Look:
     """One per operator. Keeps the cluster's id, and the last progress of running Jobs."""
 
-    def __init__(self, cluster: Cluster, *, trusts_requested_by: bool) -> None:
+    def __init__(self, cluster: Cluster, *, trusts_requested_by: bool, collection: Collection) -> None:
         self.cluster = cluster
         self._trusts = trusts_requested_by
+        self._collection = collection
         self._platform: Platform | None = None
         self._progress: dict[str, tuple[datetime, Mapping[str, Any] | None]] = {}
         self._there: dict[tuple[str, str, str], datetime] = {}
@@ -50,7 +51,7 @@ class Look:
             system = await self.cluster.get(NAMESPACE, "", "kube-system")
             if system is None:
                 raise Rejected("namespace kube-system does not exist: the cluster has no identity")
-            self._platform = Platform(system["metadata"]["uid"], self._trusts)
+            self._platform = Platform(system["metadata"]["uid"], self._trusts, self._collection)
         return self._platform
 
     async def jobs(self, namespace: str, uid: str, now: datetime) -> tuple[JobSeen, ...]:

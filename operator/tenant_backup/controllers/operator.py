@@ -47,7 +47,9 @@ async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> N
 
 async def _watch(configuration: Configuration, cluster: Cluster) -> None:
     dependents = Dependents()
-    look = Look(cluster, trusts_requested_by=configuration.trusts_requested_by)
+    look = Look(
+        cluster, trusts_requested_by=configuration.trusts_requested_by, collection=configuration.collection
+    )
     queue: WorkQueue[Ref] = WorkQueue(Reconciler(cluster, look, configuration.runner, dependents))
     registry = kopf.OperatorRegistry()
     register(registry, queue, dependents)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import kopf
 
+from tenant_backup.api.values import duration_seconds
+from tenant_backup.decisions.observed import Collection
 from tenant_backup.jobs import labels
 from tenant_backup.jobs.manifest import Runner
 
+_SHORTEST_INTERVAL, _SHORTEST_GRACE = 60, 7200  # seconds; backups may last an hour less than the grace
 LIVENESS = "http://0.0.0.0:8080/healthz"
 
 
@@ -23,10 +26,11 @@ class Configuration:
     trusts_requested_by: bool = False
     liveness: str = LIVENESS
     log_level: str = "INFO"
+    collection: Collection = field(default_factory=Collection)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Configuration:
-        """Read TENANT_BACKUP_… variables. Raises ValueError when the runner image is not named."""
+        """Read TENANT_BACKUP_… variables. Raises ValueError with what is wrong."""
         image = environment.get("TENANT_BACKUP_RUNNER_IMAGE", "")
         if not image:
             raise ValueError("TENANT_BACKUP_RUNNER_IMAGE is not set; it names the image that Jobs run")
@@ -41,7 +45,16 @@ class Configuration:
             trusts_requested_by=environment.get("TENANT_BACKUP_ADMISSION_POLICIES", "").lower() == "true",
             liveness=environment.get("TENANT_BACKUP_LIVENESS", LIVENESS),
             log_level=environment.get("TENANT_BACKUP_LOG_LEVEL", "INFO").upper(),
+            collection=_collection(environment),
         )
+
+
+def _collection(environment: Mapping[str, str]) -> Collection:
+    interval = duration_seconds(environment.get("TENANT_BACKUP_COLLECTOR_INTERVAL", "24h"))
+    grace = duration_seconds(environment.get("TENANT_BACKUP_COLLECTOR_GRACE", "25h"))
+    if interval < _SHORTEST_INTERVAL or grace < _SHORTEST_GRACE:
+        raise ValueError("collector.interval must be at least 1m and collector.grace at least 2h")
+    return Collection(interval, grace)
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -84,6 +84,18 @@ def its_modules_are_known(seen: BackupSeen) -> Verdict | None:
     return Stalled(Reason.INVALID_SPEC, message, None, (Ref("Tenant", seen.tenant.metadata.namespace, name),))
 
 
+def it_ends_before_its_packs_may_be_collected(seen: BackupSeen) -> Verdict | None:
+    """What a run refers to is safe for so long only."""
+    longest = seen.platform.collection.max_run
+    if duration_seconds(seen.backup.spec.deadline) <= longest:
+        return None
+    message = (
+        f"the deadline is longer than the {longest} s that a backup may last here; create it with a shorter"
+        " one, or set a longer collector.grace in the chart"
+    )
+    return Stalled(Reason.INVALID_SPEC, message)
+
+
 def its_tenant_has_keys(seen: BackupSeen) -> Verdict | None:
     """The manifest is signed with them."""
     assert seen.tenant
@@ -95,6 +107,7 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_store_is_there,
     somebody_can_read_it,
     its_modules_are_known,
+    it_ends_before_its_packs_may_be_collected,
     its_tenant_has_keys,
 )
 
@@ -145,6 +158,7 @@ def _job(seen: BackupSeen) -> contract.Backup:
         only_modules=list(backup.spec.modules),
         compression_level=backup.spec.compression.level,
         mode=backup.spec.mode,
+        max_run_seconds=seen.platform.collection.max_run,
         read_rate=described.read_rate(tenant),
         upload_rate=described.upload_rate(store),
         verify=backup.spec.verification == "Checksum",  # Contents needs a Job that has the identity

@@ -96,7 +96,7 @@ def _run(seen: BackupSeen, attempt: int) -> Run:
         # Foreground deletion of the backup would collect a Job that the backup owns.
         owner=Owner("BackupStore", store.metadata.name, store.metadata.uid),
         tenant=seen.backup.spec.tenant_ref.name,
-        secrets=described.store_secrets(store),
+        secrets=described.collector_secrets(store),
         claim=described.claim(store),
         deadline=DELETE_DEADLINE,
         expires=EXPIRES,
@@ -117,7 +117,8 @@ def _job(seen: BackupSeen) -> contract.Delete:
         uid=metadata.uid,
         backup_id=recorded or backup_id(slug, metadata.creation_timestamp),
         tenant=contract.Tenant(seen.platform.cluster_id, metadata.namespace, name, slug),
-        store=described.store(store),
+        store=described.collected_store(store),
+        grace_seconds=seen.platform.collection.grace,
     )
 
 

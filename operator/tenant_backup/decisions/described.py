@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tenant_backup.api import BackupStore, Tenant
 from tenant_backup.api.values import quantity_bytes
 from tenant_backup.contract import job as contract
@@ -97,6 +99,18 @@ def store_secrets(store: BackupStore) -> Secrets:
         return Secrets()
     ca = store.spec.s3.ca_secret_ref
     return Secrets(store=store.spec.s3.credentials_secret_ref.name, store_ca=ca.name if ca else "")
+
+
+def collected_store(where: BackupStore) -> contract.Store:
+    """Return where data is deleted, for messages with the Secret whose credentials do it."""
+    own = where.spec.collector_credentials_secret_ref
+    return replace(store(where), secret=own.name) if own else store(where)
+
+
+def collector_secrets(store: BackupStore) -> Secrets:
+    """Return the names of the Secrets a stage needs that deletes from the store."""
+    mounted, own = store_secrets(store), store.spec.collector_credentials_secret_ref
+    return replace(mounted, store=own.name) if own else mounted
 
 
 def admin_secret(tenant: Tenant) -> str:

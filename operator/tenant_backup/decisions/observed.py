@@ -58,11 +58,28 @@ class JobSeen:
 
 
 @dataclass(frozen=True)
+class Collection:
+    """When unused objects are deleted; both in seconds."""
+
+    interval: int = 86400  # between two collections of a store
+    grace: int = 90000  # between naming an object and deleting it
+
+    @property
+    def max_run(self) -> int:
+        """The longest deadline of a backup: an hour is for clocks that disagree.
+
+        Never more than a day, because the command line collects too, with the grace of 25 hours.
+        """
+        return min(self.grace - 3600, 86400)
+
+
+@dataclass(frozen=True)
 class Platform:
     """What is the same for every object: facts about the cluster and the installation."""
 
     cluster_id: str
     trusts_requested_by: bool = False
+    collection: Collection = Collection()
 
 
 KeyState = Literal["Absent", "Present", "Lost", "Gone"]

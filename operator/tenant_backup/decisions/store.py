@@ -1,7 +1,8 @@
-"""BackupStore: a probe Job writes, reads back and lists for each new spec."""
+"""BackupStore: a probe Job writes, reads back and lists for each new spec; see `collection` for the rest."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
+from .collection import collecting
 from .conditions import condition_of, conditions
 from .names import job_name
 from .observed import Ended, StoreSeen
@@ -27,18 +29,22 @@ def decide(seen: StoreSeen, now: datetime) -> Plan:
     generation = seen.store.metadata.generation
     course = _course(seen, now)
     verdict = _lasting(course.verdict)
+    status = _status(seen, verdict, course.facts, now)
+    collected = collecting(replace(seen, status=status), now)
+    times = [time for time in (verdict.retry_in, collected.retry_in) if time is not None]
     return Plan(
-        actions=(*outdated(seen.jobs, "probe", generation), *course.actions),
-        status=_status(seen, verdict, course.facts, now),
-        retry_in=verdict.retry_in,
+        actions=(*outdated(seen.jobs, "probe", generation), *course.actions, *collected.actions),
+        status=collected.status,
+        retry_in=min(times, default=None),
     )
 
 
 def _course(seen: StoreSeen, now: datetime) -> Course:
     generation = seen.store.metadata.generation
     ready = condition_of(seen.status, "Ready")
+    probes = tuple(job for job in seen.jobs if job.purpose == "probe")
     if ready.get("observedGeneration") == generation and ready.get("status") == "True":
-        return Course(Done(Reason.READY, str(ready["message"])), recorded(seen.jobs))
+        return Course(Done(Reason.READY, str(ready["message"])), recorded(probes))
     jobs = of_purpose(seen.jobs, "probe", generation)
     return again_after_failure(jobs, lambda attempt: _probe(seen, attempt), now, PAUSES, ready)
 
