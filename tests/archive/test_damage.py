@@ -105,12 +105,8 @@ def test_every_flipped_bit_of_every_object_is_found(archive: Folder, keys: Keyri
 @pytest.fixture
 def second(archive: Folder, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """A backup after that one, some of whose rows changed: it needs packs and index packs of both."""
-    for module, name, value in (
-        (chunks_module, "CHUNK_MIN", 100),
-        (chunks_module, "CHUNK_TARGET", 256),
-        (chunks_module, "CHUNK_MAX", 1024),
-    ):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(chunks_module, "CHUNK_MIN", 256)
+    monkeypatch.setattr(chunks_module, "CHUNK_MAX", 1024)
     write(archive, keys, segments_of(CONTENTS))  # with chunks so small that most of them stay
     write(archive, keys, segments_of(AFTER), SECOND, known_from(archive, keys, BACKUP_ID))
     return archive

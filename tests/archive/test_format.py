@@ -28,7 +28,6 @@ CONTENTS = {"t1/0": ROWS, "t1/1": b"", "schema": BLOB}
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every kind of boundary in less than a megabyte; readers rely on none of these numbers."""
     monkeypatch.setattr(chunks_module, "CHUNK_MIN", 1000)
-    monkeypatch.setattr(chunks_module, "CHUNK_TARGET", 2000)
     monkeypatch.setattr(chunks_module, "CHUNK_MAX", 4000)
     monkeypatch.setattr(chunks_module, "FRAME_MAX", 16_384)
     monkeypatch.setattr(chunks_module, "_spare", deque())

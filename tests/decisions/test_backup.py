@@ -130,7 +130,7 @@ def test_success_is_what_upload_said() -> None:
     for field in ("backupId", "checksum", "location", "encryption", "bytes", "consistency", "health"):
         assert status[field] == FACTS[field]
     assert status["contents"] == {"tables": 3, "rows": 12}
-    assert (status["size"], status["added"]) == ("2.0Ki", "512")
+    assert (status["size"], status["added"]) == ("2.0Ki", "512B")
     assert status["duration"] == "4s"
     assert "progress" not in status
     assert actions_of(plan, ExpireJob)
