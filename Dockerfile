@@ -65,6 +65,8 @@ COPY --from=postgresql-17 /usr/lib/postgresql/17/bin/psql /usr/lib/postgresql/17
 # A library that a client misses has to fail the build, not a backup.
 RUN for client in /usr/lib/postgresql/*/bin/*; do "$client" --version; done
 COPY --from=runner-packages /opt/venv /opt/venv
+RUN printf '#!/bin/sh\nexec python -m tenant_backup.cli "$@"\n' > /usr/local/bin/tenant-backup \
+ && chmod 0755 /usr/local/bin/tenant-backup
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup
 WORKDIR /tmp
 ENTRYPOINT ["python", "-m", "tenant_backup.stages"]

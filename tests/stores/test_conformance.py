@@ -172,6 +172,15 @@ def test_a_list_longer_than_one_page_is_complete(store: Store) -> None:
     assert names == [entry.name for entry in store.entries("lists")]
 
 
+def test_folders_are_the_first_parts_of_names_once_each(store: Store, place: Place) -> None:
+    """The tenants of a store are found without listing all they have; also at the root of a bucket."""
+    for name in ("b/1", "a/1/2", "a/3", "c-d/4", "top"):
+        store.put(name, b"x", digest_of(b"x"))
+    assert list(store.folders()) == ["a", "b", "c-d"]
+    assert "acme" in list(place.connect("").folders())
+    assert list(place.connect("nobody").folders()) == []
+
+
 def test_deleted_is_gone(store: Store) -> None:
     """A deleted object is neither read nor listed, and its name is free."""
     create(store, "manifests/one", b"1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets as randomness
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_man
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.stores.base import Digest, NotFoundError, Store, digest_of, fetch, read, require_digest
 
+_AT_ONCE = 8  # manifests read at the same time
 LATEST = "latest"  # instead of a backup id: no backup id is so short
 
 
@@ -34,7 +36,8 @@ class Kept:
 def kept(store: Store, trust: str | None) -> list[Kept]:
     """Return all backups, oldest first by name. Raises what the store raises."""
     ids = [entry.name.removeprefix(names.manifest("")) for entry in store.entries("manifests")]
-    return [kept_one(store, backup_id, trust) for backup_id in ids]
+    with ThreadPoolExecutor(_AT_ONCE, "manifest") as pool:
+        return list(pool.map(lambda backup_id: kept_one(store, backup_id, trust), ids))
 
 
 def kept_one(store: Store, backup_id: str, trust: str | None) -> Kept:

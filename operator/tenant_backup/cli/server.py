@@ -60,7 +60,11 @@ class Server:
                 taken = connection.execute(query, (database,)).fetchone() is not None
         except psycopg.Error as error:
             what = f'connecting to {self.host}:{self.port} as "{self.login.user}"'
-            raise failures.of_error(error, Reason.DATABASE_UNREACHABLE, what, retriable=True) from None
+            found = failures.of_error(error, Reason.DATABASE_UNREACHABLE, what, retriable=True)
+            if found.reason is not Reason.AUTHENTICATION_FAILED:
+                raise found from None
+            line = failures.error_line(str(error))
+            raise Failure(found.reason, f"{what}: {line}; check --user and its password") from None
         if taken:
             message = f'database "{database}" exists on {self.host} and is not touched; choose another name'
             raise Failure(Reason.NAME_TAKEN, f"{message} with --database, or drop it")

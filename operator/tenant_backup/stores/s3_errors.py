@@ -45,7 +45,7 @@ class Explainer:
     def __init__(self, described: jobs.Store) -> None:
         at = f" at {described.endpoint}" if described.endpoint else ""
         self._store = f"the store s3://{described.bucket}{at}"
-        self._secret = described.secret
+        self._keys = f'the keys in Secret "{described.secret}"' if described.secret else "the access key"
 
     def error(self, error: Exception, name: str) -> Exception:
         """Return NotFoundError, AlreadyExistsError or the Failure that `error` means."""
@@ -74,7 +74,7 @@ class Explainer:
         if answer.code == "NoSuchBucket":
             return Failure(
                 Reason.STORE_NOT_FOUND,
-                f"{self._store} does not exist {said}; create the bucket or correct the BackupStore",
+                f"{self._store} does not exist {said}; create the bucket or correct its name",
             )
         if answer.code in _SPEC or 300 <= answer.status < 400:
             message = f"{self._store} refused the request {said}; correct bucket, region or endpoint"
@@ -82,8 +82,8 @@ class Explainer:
         if answer.status in (401, 403) or answer.code in _DENIED:
             return Failure(
                 Reason.STORE_PERMISSION_DENIED,
-                f'{self._store} refused access {said}; correct the keys in Secret "{self._secret}" or give '
-                "them the right to list, read and write",
+                f"{self._store} refused access {said}; correct {self._keys} or give the right to list, read"
+                " and write",
             )
         return self._unavailable(answer)
 

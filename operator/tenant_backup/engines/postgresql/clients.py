@@ -32,8 +32,8 @@ def program(name: str, server_version: int, installed: Path = INSTALLED) -> str:
     ]
     if not fitting:
         have = ", ".join(map(str, known)) or "none"
-        message = f"the server is PostgreSQL {major}, this image has clients {have}; use a newer runner image"
-        raise Failure(Reason.CLIENT_TOO_OLD, message)
+        message = f"the server is PostgreSQL {major}, the clients here are {have}; use a newer runner image"
+        raise Failure(Reason.CLIENT_TOO_OLD, f"{message}, or install postgresql-client-{major}")
     return str(installed / str(fitting[0]) / "bin" / name)
 
 
