@@ -500,6 +500,16 @@ def test_a_thousand_hit_tables_fit_into_the_answer_and_are_all_in_the_log(on_dis
     manifest = parse(on_disk.site.object(names.manifest(SECOND)))
     for ref in manifest.packs:
         on_disk.site.store().delete(names.pack(ref.id))
-    facts = on_disk.verify(SECOND)
-    assert "and 997 more" in message(facts)
-    assert 0 < len(facts["backups"]) <= 18
+    mounts = pipeline.Mounts(on_disk.site.pod.root / "secrets", on_disk.site.volume)
+    with tempfile.TemporaryDirectory(prefix="tb-") as root:
+        pod = Path(root) / "pod"
+        ended = pipeline.run(on_disk.job(SECOND), pipeline.VERIFY, pod, mounts, lambda _running: None)
+        log = [json.loads(line) for line in (pod / "examine" / "stdout").read_text().splitlines()]
+    result = ended["examine"].result
+    assert result is not None
+    assert "and 997 more" in message(result.facts)
+    assert 0 < len(result.facts["backups"]) <= 18
+    findings = [line for line in log if "finding" in line]
+    assert [line["finding"] for line in findings] == list(range(1, findings[0]["of"] + 1))
+    assert sorted(line["table"] for line in findings if "table" in line) == sorted(content)
+    assert len([line for line in findings if "backup" in line]) == 18
