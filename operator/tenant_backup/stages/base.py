@@ -28,9 +28,7 @@ from tenant_backup.stores.base import Digest, NotFoundError, Store, fetch, read
 from . import commits
 
 MANIFEST = "manifest"
-LISTS_MAX = (
-    1 << 30
-)  # bytes of index packs in the spool, of a terabyte of rows; as many again when they are sorted
+LISTS_MAX = 1 << 30  # bytes of index packs, of a terabyte of rows: the spool holds them, and them sorted
 _LOOK_BACK = 20  # manifests
 _AT_ONCE = 4  # index packs fetched
 

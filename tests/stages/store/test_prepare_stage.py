@@ -14,7 +14,7 @@ from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.manifest import Encryption, parse, sign
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
-from tenant_backup.stages import prepare
+from tenant_backup.stages import base, prepare
 from tenant_backup.stores.base import digest_of
 from tests.archive.sample import Folder, write
 from tests.stages.pod import BACKUP_ID, TENANT, Ended
@@ -183,14 +183,14 @@ def lists_of(folder: Folder, backup_id: str) -> set[str]:
 
 def base_of(site: Site, **changes: Any) -> dict[str, Any] | None:
     """What `prepare` says of the base; it has fetched the manifest and all index packs, and no more."""
-    base: dict[str, Any] | None = prepared(site, **changes)[1]["base"]
+    found: dict[str, Any] | None = prepared(site, **changes)[1]["base"]
     folder = site.pod.root / "spool/base"
-    if base is not None:
+    if found is not None:
         manifest = (folder / "manifest").read_bytes()
-        assert manifest == site.object(f"manifests/{base['backupId']}")
+        assert manifest == site.object(f"manifests/{found['backupId']}")
         names = {path.name for path in folder.iterdir()}
         assert names == {"manifest", *(ref.id for ref in parse(manifest).lists)}
-    return base
+    return found
 
 
 def change(folder: Folder, backup_id: str, /, **changes: Any) -> None:
@@ -248,6 +248,27 @@ def test_a_base_without_its_lists_is_none(on_volume: Site, earlier: Folder, how:
     assert base_of(on_volume) is None
     output = (on_volume.pod.root / "output").read_text()
     assert f"backup {EARLIER[2]} is none to build on: lists/{path.name} is {how}" in output
+
+
+def test_lists_that_the_spool_does_not_hold_are_not_fetched(
+    on_volume: Site, earlier: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pod that is evicted for its spool would never come to an end."""
+    monkeypatch.setattr(base, "LISTS_MAX", 100)
+    folder = on_volume.pod.root / "spool/base"
+
+    assert base.fetch_base(on_volume.store(), on_volume.backup(), folder) is None
+    assert {path.name for path in folder.iterdir()} == {"manifest"}
+    assert "more than the spool holds" in capsys.readouterr().out
+
+
+def test_a_pack_that_is_gone_or_of_another_length_is_named(on_volume: Site, earlier: Folder) -> None:
+    """Whoever took it left no mark; without this every attempt would fail at its commit."""
+    (ref,) = parse(on_volume.object(f"manifests/{EARLIER[2]}")).packs
+    name = f"packs/{ref.id[:2]}/{ref.id}"
+    for damage in (lambda path: path.write_bytes(b"short"), lambda path: path.unlink()):
+        damage(earlier.root / name)
+        assert base_of(on_volume) == {"backupId": EARLIER[2], "unusable": [name]}
 
 
 def test_what_is_bad_or_about_to_be_deleted_is_named(on_volume: Site, earlier: Folder) -> None:
