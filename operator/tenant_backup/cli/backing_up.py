@@ -119,4 +119,5 @@ def _job(where: Location, wish: Wish, keys: TenantKeys) -> jobs.Backup:
         exclude_tables=list(tenant.spec.exclusions.tables),
         modules=described.modules(tenant),
         mode=wish.mode,
+        read_rate=described.read_rate(tenant),
     )
