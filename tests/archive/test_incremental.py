@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tenant_backup.archive import names
 from tenant_backup.archive import writer as writer_module
 from tenant_backup.archive.frame import Damaged, Kind
+from tenant_backup.archive.known import CROWD
 from tenant_backup.archive.manifest import Manifest, parse, sign
 from tenant_backup.archive.writer import Written
 from tests.archive.sample import (
@@ -158,6 +159,20 @@ def test_a_pack_is_referred_to_only_while_enough_of_it_is_needed(
     follow(folder, keys, segments_of(t1=kept, t3=kept))  # twice: that makes no more of the pack alive
     third = follow(folder, keys, segments_of(t1=kept), SECOND, THIRD)
     assert (first.packs[0] in third.packs) is referred
+
+
+def test_small_packs_of_many_runs_do_not_pile_up(folder: Folder, keys: Keyring) -> None:
+    """A year of hourly backups must not need nine thousand objects; nor is anything stored again each time."""
+    contents, most, again = {"t0": b"0\n"}, 0, 0
+    write(folder, keys, segments_of(**contents), "acme_0")
+    for number in range(1, 150):
+        contents |= {f"t{number}": b"%d\n" % number}
+        known = known_from(folder, keys, f"acme_{number - 1}")
+        written = write(folder, keys, segments_of(**contents), f"acme_{number}", known)
+        most = max(most, len(written.packs), len(written.lists))
+        again += not set(written.packs) & set(known.packs)
+    assert (most, again) == (CROWD + 1, 2)
+    assert read_all(open_reader(folder, keys, backup_id="acme_149")) == plain(segments_of(**contents))
 
 
 def test_two_runs_at_once_on_one_base_are_both_whole(folder: Folder, keys: Keyring) -> None:

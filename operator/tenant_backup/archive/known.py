@@ -25,6 +25,8 @@ from .manifest import Manifest
 from .pack import Binding, ObjectRef, PackKind, PackReader
 
 LIVE_SHARE = 0.3  # of a pack's plaintext that its base must still need
+SMALL = 1 << 20  # bytes of a pack
+CROWD = 64  # small packs, or small index packs, that a base may have: each run leaves one
 _ENTRY = struct.Struct(">32sIIII")  # chunk id, index into the base's packs, frame, offset, bytes
 _ID = 32  # bytes
 _HELD = 16 << 20  # bytes of entries kept in memory before they go to their buckets' files
@@ -89,11 +91,18 @@ def open_known(base: Manifest, index: IndexKey, folder: Path, unusable: Collecti
     parts = _Parts(base, index, folder, entries)
     parts.read()
     mapped, live = entries.finish(len(base.packs))
+    refused = {*unusable, *map(names.pack, _crowd(base.packs)), *map(names.index_pack, _crowd(base.lists))}
     usable = [
-        names.pack(ref.id) not in unusable and live[at] >= LIVE_SHARE * ref.plain
+        names.pack(ref.id) not in refused and live[at] >= LIVE_SHARE * ref.plain
         for at, ref in enumerate(base.packs)
     ]
-    return Known(base.packs, base.lists, mapped, usable, parts.usable(usable, unusable))
+    return Known(base.packs, base.lists, mapped, usable, parts.usable(usable, refused))
+
+
+def _crowd(refs: Sequence[ObjectRef]) -> list[str]:
+    """Return the small ones when they have become many: stored again together they cost fewer requests."""
+    small = [ref.id for ref in refs if ref.length < SMALL]
+    return small if len(small) > CROWD else []
 
 
 class _Parts:
