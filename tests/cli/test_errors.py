@@ -162,9 +162,10 @@ def test_a_file_without_an_identity_is_not_printed(owner: Owner, tmp_path: Path)
 
 
 def test_an_encrypted_backup_without_an_identity(owner: Owner, tmp_path: Path) -> None:
-    """Nothing is written."""
+    """Whose key is needed is said, and nothing is written."""
     done = run("export", owner.url, "latest", "--trust", owner.trust, cwd=tmp_path)
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr.split(":")[0]) == (1, "KeyMissing")
+    assert str(owner.identity.to_public()) in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

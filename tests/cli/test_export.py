@@ -14,7 +14,7 @@ import pytest
 
 from hack.lab.host_postgres import HostPostgres
 from tenant_backup.contract import job as jobs
-from tests.cli.conftest import COMMAND, Owner, make_owner, run
+from tests.cli.conftest import COMMAND, Owner, into, make_owner, run
 
 STAMP = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
 
@@ -76,6 +76,35 @@ def test_large_objects_and_strange_names_survive(server: HostPostgres, tmp_path:
     assert done.returncode == 0, done.stderr
     load(owner, tmp_path / "e.sql", f"{owner.database}_sql")
     assert owner.dump(f"{owner.database}_sql") == owner.dump(owner.database)
+
+
+def test_a_partial_backup_loads_with_its_foreign_keys_declared_and_not_valid(
+    own_owner: Owner, tmp_path: Path
+) -> None:
+    """The rows they point to are not in it."""
+    own_owner.back_up(1, modules=[jobs.Module("work", ["public.task"])], only_modules=["work"])
+    done = run("export", own_owner.url, "latest", *own_owner.reading, "-o", tmp_path / "e.sql")
+    assert done.returncode == 0, done.stderr
+    copy = f"{own_owner.database}_sql"
+    load(own_owner, tmp_path / "e.sql", copy)
+    sql = own_owner.server.sql
+    assert sql("SELECT count(*) FROM employee", copy) == "0"
+    assert sql("SELECT count(*) FROM task", copy) == sql("SELECT count(*) FROM task", own_owner.database)
+    loose = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'task'::regclass AND contype = 'f' AND NOT convalidated"
+    assert sql(loose, copy) == "2"
+
+
+def test_what_is_not_encrypted_needs_no_identity(own_owner: Owner, tmp_path: Path) -> None:
+    """Only whose signature to believe."""
+    own_owner.back_up(1, encryption="None", recipients=[])
+    done = run("export", own_owner.url, "latest", "--trust", own_owner.trust, "-o", tmp_path / "e.sql")
+    assert done.returncode == 0, done.stderr
+    copy = f"{own_owner.database}_copy"
+    arguments = into(own_owner, copy)
+    at = arguments.index("--identity")
+    restored = run(*arguments[:at], *arguments[at + 2 :])
+    assert restored.returncode == 0, restored.stderr
+    assert own_owner.dump(copy) == own_owner.dump(own_owner.database)
 
 
 @pytest.mark.parametrize("form", ["zip", "directory"])

@@ -10,6 +10,7 @@ from tenant_backup.archive import manifest as manifests
 from tenant_backup.archive.key_finder import KeyFinder
 from tenant_backup.archive.keys import Identity
 from tenant_backup.archive.manifest import Manifest
+from tenant_backup.contract.reasons import Failure, Reason
 
 from . import console, options
 from .opened import manifest_bytes, resolve, small, trusted
@@ -26,6 +27,13 @@ class Chosen:
     trust: str  # public key, hex
     identity: Identity | None
     identity_text: str
+
+    def require_identity(self) -> None:
+        """Raise Failure(KEY_MISSING) when rows are wanted and nobody's key is there to read them."""
+        encryption = self.manifest.encryption
+        if self.identity is None and encryption.mode != "None":
+            message = f"backup {self.manifest.backup_id} is encrypted for {', '.join(encryption.recipients)}"
+            raise Failure(Reason.KEY_MISSING, f"{message}; name the key file of one of them with --identity")
 
 
 @contextmanager
