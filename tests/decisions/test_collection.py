@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +39,8 @@ FACTS = {
     "message": "",
 }
 YESTERDAY = "2024-01-14T14:30:25Z"
+BEFORE = {"startedAt": "2024-01-15T14:30:25Z", "requested": "dry-run 1"}
+JUST_NOW = {"startedAt": "2024-01-15T14:30:20Z", "attemptedAt": "2024-01-15T14:30:20Z"}
 
 
 def annotated(value: str) -> BackupStore:
@@ -80,7 +83,7 @@ def test_a_store_that_was_ready_for_an_interval_is_collected() -> None:
 @pytest.mark.parametrize(
     ("status", "seconds"),
     [
-        (ready_store(collection={"startedAt": "2024-01-15T14:30:20Z"}), 86395),
+        (ready_store(collection=JUST_NOW), 86395),
         ({"conditions": [ready_store()["conditions"][0] | {"lastTransitionTime": YESTERDAY}]}, 0),
     ],
 )
@@ -97,7 +100,7 @@ def test_between_two_collections_nothing_is_written(status: dict[str, Any], seco
 def test_a_pass_that_died_after_creating_the_job_finds_it_again() -> None:
     """Its name is a function of the collection before it; the next one has another."""
     first, again = runs(decided())[0], runs(decided(at(5)))[0]
-    later = ready_store(collection={"startedAt": YESTERDAY})
+    later = ready_store(collection={"startedAt": YESTERDAY, "attemptedAt": YESTERDAY})
 
     assert first.name == again.name
     assert first.name != runs(decided(status=later))[0].name
@@ -122,6 +125,7 @@ def test_what_a_collection_did_is_told_and_recorded() -> None:
 
     assert collection(plan) == {
         "startedAt": "2024-01-15T14:30:25Z",
+        "attemptedAt": "2024-01-15T14:30:25Z",
         "completedAt": "2024-01-15T14:30:55Z",
         "candidates": 4,
         "deleted": 3,
@@ -180,7 +184,7 @@ def test_a_collection_on_a_lost_node_ends_at_its_deadline() -> None:
 
 def test_an_annotation_asks_for_one_now_and_only_once() -> None:
     """Any new value does."""
-    recent = ready_store(collection={"startedAt": "2024-01-15T14:30:20Z"})
+    recent = ready_store(collection=JUST_NOW)
     (run,) = runs(decided(store=annotated("now"), status=recent))
     assert isinstance(run.job, contract.Collect)
     assert run.job.request == "now"
@@ -194,17 +198,29 @@ def test_an_annotation_asks_for_one_now_and_only_once() -> None:
 
 def test_a_dry_run_is_told_and_changes_nothing_else() -> None:
     """Neither the counts nor when the next one is due; its log stays for half an hour."""
-    before = ready_store(collection={"startedAt": YESTERDAY, "completedAt": YESTERDAY, "deleted": 9})
+    before = ready_store(collection={"attemptedAt": YESTERDAY, "completedAt": YESTERDAY, "deleted": 9})
     ended = under_way("dry-run 1", finished="Complete", outcome=succeeded(FACTS))
     plan = decided(store=annotated("dry-run 1"), status=before, jobs=(ended,))
 
     found = collection(plan)
     assert "3 objects of 5.0Mi would be deleted" in found.pop("message")
-    assert found == {**before["collection"], "requested": "dry-run 1"}
+    began = "2024-01-15T14:30:25Z"
+    assert found == {**before["collection"], "requested": "dry-run 1", "startedAt": began}
     assert [action.seconds for action in plan.actions if isinstance(action, ExpireJob)] == [1800]
     assert told(plan) == []
     assert plan.status is not None
     assert "usedBytes" not in plan.status
+
+
+def test_a_dry_run_whose_job_is_still_there_is_not_told_again() -> None:
+    """Its Job outlives the next collection, which must not be repeated because of it."""
+    dry = under_way("dry-run 1", finished="Complete", outcome=succeeded(FACTS), expires=True)
+    later = replace(under_way("now", finished="Complete", outcome=succeeded(FACTS)), created=at(60))
+    plan = decided(at(90), store=annotated("now"), jobs=(dry, later), status=ready_store(collection=BEFORE))
+    assert collection(plan)["requested"] == "now"
+
+    after = decided(at(95), store=annotated("now"), jobs=(dry, later), status=plan.status)
+    assert (runs(after), after.status) == ([], plan.status)
 
 
 def test_credentials_that_may_not_delete_start_nothing() -> None:

@@ -108,7 +108,9 @@ class Collection(Struct):
     """The last time that what no backup needs any more was deleted."""
 
     started_at: datetime | None = None
-    """When the last one began."""
+    """When the last one began, or a dry run."""
+    attempted_at: datetime | None = None
+    """When the last one began that was no dry run; the next is an interval later."""
     completed_at: datetime | None = None
     """When the last one that succeeded ended."""
     requested: str | None = Field(default=None, max_length=4096)

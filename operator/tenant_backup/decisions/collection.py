@@ -63,9 +63,6 @@ def _known(status: Status) -> Status:
 
 
 def _is_recorded(job: JobSeen, known: Status) -> bool:
-    told = job.told
-    if isinstance(told, contract.Collect) and told.dry_run:
-        return told.request == known.get("requested")
     return rfc3339(job.created) <= str(known.get("startedAt", ""))
 
 
@@ -100,7 +97,7 @@ def _due_in(seen: StoreSeen, now: datetime) -> float:
     if _request(seen):
         return 0.0
     ready = condition_of(seen.status, "Ready")
-    last = parse(_known(seen.status).get("startedAt") or ready.get("lastTransitionTime")) or now
+    last = parse(_known(seen.status).get("attemptedAt") or ready.get("lastTransitionTime")) or now
     return (last + timedelta(seconds=seen.platform.collection.interval) - now).total_seconds()
 
 
@@ -175,8 +172,9 @@ def _failed(seen: StoreSeen, job: JobSeen, course: Course) -> Collecting:
 def _status(seen: StoreSeen, job: JobSeen, message: str, **times: str) -> dict[str, Any]:
     """Return the status in which this Job's outcome is recorded."""
     request = job.told.request if isinstance(job.told, contract.Collect) else ""
-    known = {**_known(seen.status), **times, "message": message[:MESSAGE_LIMIT]}
-    known |= {} if _is_dry(job) else {"startedAt": rfc3339(job.created)}
+    began = rfc3339(job.created)
+    known = {**_known(seen.status), **times, "message": message[:MESSAGE_LIMIT], "startedAt": began}
+    known |= {} if _is_dry(job) else {"attemptedAt": began}
     known |= {"requested": request} if request else {}
     return {**seen.status, "collection": {key: value for key, value in known.items() if value != ""}}
 
