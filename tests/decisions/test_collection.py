@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -250,3 +252,38 @@ def test_a_backup_that_could_outlast_the_grace_is_refused() -> None:
     assert isinstance(run.job, contract.Backup)
     assert run.job.max_run_seconds == 3600
     assert Collection(grace=1_000_000).max_run == 86400, "the command line collects too"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_each_request_is_done_once_whatever_dies_between_two_writes(seed: int) -> None:
+    """And then nothing is written any more."""
+    chance = random.Random(seed)
+    status, jobs, clock = (
+        ready_store(collection=dict(JUST_NOW)),
+        dict[str, JobSeen](),
+        itertools.count(10, 10),
+    )
+    for request in ("dry-run 1", "now", "dry-run 2", "again"):
+        idle = 0
+        while idle < 3:
+            passed = next(clock)
+            assert passed < 5000, "it never settles"
+            now = at(passed)
+            plan = decided(now, store=annotated(request), status=status, jobs=tuple(jobs.values()))
+            idle = idle + 1 if (plan.actions, plan.status) == ((), status) else 0
+            first = [action for action in plan.actions if not isinstance(action, ExpireJob)]
+            last = [action for action in plan.actions if isinstance(action, ExpireJob)]
+            writes: list[Any] = [*first, plan.status, *last]
+            for write in writes[: chance.choice((0, 1, 2, len(writes), len(writes)))]:
+                if isinstance(write, Run):
+                    assert isinstance(write.job, contract.Collect)
+                    made = under_way(write.job.request, finished="Complete", outcome=succeeded(FACTS))
+                    jobs.setdefault(write.name, replace(made, name=write.name, created=now))
+                elif isinstance(write, ExpireJob):
+                    jobs[write.name] = replace(jobs[write.name], expires=True)
+                elif not isinstance(write, Announce):
+                    status = dict(write)
+        assert status["collection"]["requested"] == request
+
+    assert len(jobs) == 4
+    assert all(job.expires for job in jobs.values())
