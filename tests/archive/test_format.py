@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from tenant_backup.archive.lists import decode_catalogue, decode_chunks, encode_
 from tenant_backup.archive.manifest import Manifest, sign, verify
 from tenant_backup.archive.pack import Binding, PackKind, PackReader, PackWriter
 from tenant_backup.archive.reader import ArchiveReader, open_index_key
+from tenant_backup.contract.reasons import Failure, Reason
 from tests.archive.golden.make import FIRST, SECOND, summary
 from tests.archive.sample import BACKUP_ID, Folder, Keyring, Segments, open_reader, read_all, write
 
@@ -241,6 +242,98 @@ def test_golden_key_objects_hold_what_todays_writer_puts_there() -> None:
         unencrypted.stored_name(),
         unencrypted.stored(),
     )
+
+
+@dataclass
+class Chain:
+    """A copy of the golden chain, to be damaged. `older` is the pack of the first backup."""
+
+    folder: Folder
+    older: str
+    newer: str
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put another object in its place."""
+        self.folder.put(name, data)
+
+    def read(self, name: str) -> bytes:
+        """Return an object."""
+        return (self.folder.root / name).read_bytes()
+
+
+@pytest.fixture
+def chain(folder: Folder) -> Chain:
+    """The golden chain."""
+    shutil.copytree(GOLDEN / "chain", folder.root, dirs_exist_ok=True)
+    manifest = verify((folder.root / names.manifest(SECOND)).read_bytes(), SECRETS["signingKey"])
+    newer, older = (names.pack(ref.id) for ref in manifest.packs)
+    return Chain(folder, older, newer)
+
+
+def flip_older(chain: Chain) -> None:
+    """One bit among rows that have not changed since."""
+    data = chain.read(chain.older)
+    middle = len(data) // 2
+    chain.put(chain.older, data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+
+
+def cut_older(chain: Chain) -> None:
+    """The last byte is gone."""
+    chain.put(chain.older, chain.read(chain.older)[:-1])
+
+
+def swap(chain: Chain) -> None:
+    """Each in the other's place, and of the other's length."""
+    older, newer = chain.read(chain.older), chain.read(chain.newer)
+    chain.put(chain.older, newer + bytes(len(older) - len(newer)))
+
+
+def replay(chain: Chain) -> None:
+    """The same rows of the same tenant from another backup, renamed inside its own header."""
+    (other,) = (GOLDEN / "full").glob("packs/*/*")
+    data, own = other.read_bytes(), chain.read(chain.older)
+    surplus = len(data) - len(own)
+    assert surplus >= 0
+    chain.put(chain.older, own[:32] + data[32 + surplus :])
+
+
+def delete_older(chain: Chain) -> None:
+    """As a cleanup that looks at age alone does."""
+    (chain.folder.root / chain.older).unlink()
+
+
+def move_manifest(chain: Chain) -> None:
+    """The first backup under the second's name."""
+    chain.put(names.manifest(SECOND), chain.read(names.manifest(FIRST)))
+
+
+def forge_manifest(chain: Chain) -> None:
+    """Signed by somebody else, all else in order."""
+    manifest = verify(chain.read(names.manifest(SECOND)), SECRETS["signingKey"])
+    chain.put(names.manifest(SECOND), sign(manifest, Ed25519PrivateKey.generate()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "said"),
+    [
+        (flip_older, Reason.CHECKSUM_MISMATCH, "{older} is damaged: frame 8 is not what was written"),
+        (cut_older, Reason.CHECKSUM_MISMATCH, "{older} is damaged: it has 10757 bytes, not 10758"),
+        (swap, Reason.CHECKSUM_MISMATCH, "{older} is damaged: it does not begin as this pack"),
+        (replay, Reason.CHECKSUM_MISMATCH, "{older} is damaged: frame 0 is not what was written"),
+        (delete_older, Reason.PACK_MISSING, "{older} is not in the store any more"),
+        (move_manifest, Reason.SIGNATURE_INVALID, f"{SECOND} is the manifest of {FIRST}: somebody moved it"),
+        (forge_manifest, Reason.SIGNATURE_INVALID, "was not signed by this tenant's key"),
+    ],
+)
+def test_each_damage_to_a_golden_chain_is_told_apart(
+    chain: Chain, damage: Callable[[Chain], None], reason: Reason, said: str
+) -> None:
+    """By the second backup, of what the first one wrote; the store's own checksums are not asked."""
+    damage(chain)
+    with pytest.raises(Failure) as caught:
+        read_all(open_reader(chain.folder, golden_keys(), backup_id=SECOND))
+    assert caught.value.reason is reason
+    assert said.format(older=chain.older) in caught.value.message
 
 
 # docs/restore.py
