@@ -274,7 +274,9 @@ def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     modules = {"modules": list(seen.backup.spec.modules)} if seen.backup.spec.modules else {}
     fields["contents"] = counted | modules
     sizes = facts.get("bytes", {})
-    fields |= {name: size(sizes[key]) for name, key in (("size", "stored"), ("added", "added")) if key in sizes}
+    fields |= {
+        name: size(sizes[key]) for name, key in (("size", "stored"), ("added", "added")) if key in sizes
+    }
     fields["health"] = facts.get("health", "Unknown")
     if fields["health"] == "Healthy":
         fields["verification"] = {**facts["verification"], "completedAt": rfc3339(now)}
