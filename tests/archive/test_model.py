@@ -19,7 +19,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,8 +27,11 @@ import pytest
 from tenant_backup.archive import collector, names
 from tenant_backup.archive.manifest import CataloguePlace, Manifest, document, parse
 from tenant_backup.archive.pack import ObjectRef
+from tenant_backup.archive.writer import Written
 from tenant_backup.contract.objects import AlreadyExistsError, Digest, Entry, NotFoundError, digest_of, read
 from tenant_backup.contract.reasons import Failure
+
+from .sample import Keyring, describe
 
 MAX_RUN, GRACE, SKEW = 24.0, 25.0, 0.49  # two clocks differ by less than GRACE - MAX_RUN
 HISTORIES, REQUESTS = 80, 400  # requests of one history
@@ -229,8 +231,11 @@ def named(manifest: Manifest) -> set[str]:
     return packs | {names.index_pack(ref.id) for ref in manifest.lists}
 
 
-(GOLDEN,) = (Path(__file__).parent / "golden/v1/acme/manifests").iterdir()
-TEMPLATE = parse(GOLDEN.read_bytes())
+SOME = ObjectRef(id="0" * 32, length=LENGTH, sha256=SHA256, plain=LENGTH)
+TEMPLATE = describe(
+    Keyring.fresh(),
+    Written(packs=(), lists=(SOME,), catalogue=CataloguePlace(SOME.id, 0, 1), logical=1, added=1),
+)
 
 
 @dataclass(frozen=True)
@@ -446,7 +451,7 @@ class Model:
         self.world.objects[name] = Stored(b"", self.world.time, self.world.time)
 
     def _new(self) -> ObjectRef:
-        return dataclasses.replace(TEMPLATE.lists[0], id=self.new_id(), length=LENGTH)
+        return dataclasses.replace(SOME, id=self.new_id())
 
     def new_id(self) -> str:
         """Return an id that the same seed makes again."""
