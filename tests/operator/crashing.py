@@ -1,7 +1,7 @@
 """The operator as tests start it: it notes every write to the API, and can kill itself at one of them.
 
-CRASH_AT is `before:N` or `after:N`: SIGKILL before or after the N-th write of this process. WRITES names
-a file that gets one line per write. Everything else is the operator users run.
+CRASH_AT is `before:N` or `after:N`: SIGKILL before or after the N-th write of this process; or `after:N:ENDING`,
+which counts creations below paths that end so. WRITES names a file that gets one line per write. Everything else is the operator users run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tenant_backup.controllers.operator import run
 from tenant_backup.controllers.settings import Configuration
 from tenant_backup.telemetry.logs import configure
 
-WHEN, _, NUMBER = os.environ.get("CRASH_AT", "never:0").partition(":")
+WHEN, NUMBER, *ENDING = os.environ.get("CRASH_AT", "never:-1").split(":")
 WRITES = Path(os.environ["WRITES"])
 
 
@@ -32,8 +32,9 @@ class CrashingApiServer(ApiServer):
         changes_nothing = method == "GET" or (rest and ("dryRun", "All") in (rest[0] or ()))
         if changes_nothing:
             return await super()._send(method, path, *rest)
-        CrashingApiServer.count += 1
-        number = CrashingApiServer.count
+        counts = not ENDING or (method == "POST" and path.endswith(ENDING[0]))
+        CrashingApiServer.count += counts
+        number = CrashingApiServer.count if counts else 0
         self._die("before", number)
         with WRITES.open("a") as log:  # noqa: ASYNC230 - the line must be there before the request
             log.write(f"{method} {path}\n")

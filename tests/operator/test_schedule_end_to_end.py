@@ -58,8 +58,7 @@ def test_a_slot_runs_once_for_each_tenant_whenever_the_operator_dies(space: Spac
         old_backup(space)
         two_tenants(space)
         space.create("BackupSchedule", "each-minute", SCHEDULE)
-        # Its first write is the schedule's status, its second the first backup of the slot.
-        dying = space.operator("after:2")
+        dying = space.operator("after:1:/tenantbackups")
         space.until(lambda: dying.poll() is not None, "the operator has died in the slot", 90)
         assert sorted(map(len, slots(space).values())) == [0, 1]
         space.operator()
