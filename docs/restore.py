@@ -224,11 +224,10 @@ def restore(backup: Backup, output: Path) -> None:
             raise Problem(DAMAGED, f"{table['name']} should have {table['rows']} rows and has not")
     (output / "tables.json").write_text(json.dumps(catalogue["tables"], indent=1), "utf-8")
     # Names in a database without an encoding are bytes; each is one character in the catalogue.
-    codec = "latin-1" if catalogue["database"]["encoding"] == "SQL_ASCII" else "utf-8"
-    (output / "load.sh").write_text("\n".join([*load_script(catalogue), ""]), codec)
-    print(
-        f"{len(catalogue['tables'])} tables, {manifest['rows']} rows, as of {manifest['times']['snapshot']}"
-    )
+    bare = catalogue["database"]["encoding"] == "SQL_ASCII"
+    script = "\n".join([*load_script(catalogue, "SQL_ASCII" if bare else "UTF8"), ""])
+    (output / "load.sh").write_text(script, "latin-1" if bare else "utf-8")
+    print(f"{len(catalogue['tables'])} tables, {manifest['rows']} rows of {manifest['times']['snapshot']}")
     for name, item in ((table["name"], item) for table in catalogue["tables"] for item in table["excluded"]):
         print(f"not in the backup: {name}.{item['column']}; if it is NOT NULL, drop that before COPY")
     print(f"load it into an empty database: sh {shlex.quote(f'{output}/load.sh')} 'host=… user=… dbname=…'")
@@ -240,18 +239,20 @@ def write(backup: Backup, names: Sequence[str], target: Path) -> None:
         file.writelines(chunk for name in names for chunk in backup.segment(name))
 
 
-def load_script(catalogue: dict[str, Any]) -> Iterator[str]:
+def load_script(catalogue: dict[str, Any], names: str) -> Iterator[str]:
     """Yield the lines of a shell script that loads the files: pg_restore for definitions, psql for rows."""
     restore = 'pg_restore --no-owner --no-privileges --exit-on-error --dbname="$1"'
-    loose = catalogue["looseForeignKeys"]  # to rows that were left out
+    encoding, loose = catalogue["database"]["encoding"], catalogue["looseForeignKeys"]
+    # Some rows these point to were left out. pg_restore lists them in the backup's own encoding.
     keys = [f" FK CONSTRAINT {key['schema']} {key['table']} {key['name']} " for key in loose]
-    patterns = " ".join(f"-e {shlex.quote(key)}" for key in ["nothing else", *keys])
-    yield f'set -eu\ncd "$(dirname "$0")"\nexport PGCLIENTENCODING={catalogue["database"]["encoding"]}'
-    yield f"pg_restore --list schema.dump | grep -vF {patterns} > schema.list"
+    listed = ", ".join("('" + key.replace("'", "''") + "')" for key in ["nothing else", *keys])
+    yield f'set -eu\ncd "$(dirname "$0")"\nexport PGCLIENTENCODING={names}'
+    yield psql(f"COPY (VALUES {listed}) TO STDOUT (ENCODING '{encoding}')", "-o left-out")
+    yield "pg_restore --list schema.dump | LC_ALL=C grep -v -F -f left-out > schema.list"
     yield f"{restore} --use-list=schema.list --section=pre-data schema.dump"
     for table in (each for each in catalogue["tables"] if each["file"]):
         columns = f"({', '.join(map(quoted, table['columns']))})" if table["columns"] else ""
-        copy = f"COPY {quoted(table['schema'], table['table'])} {columns} FROM STDIN"
+        copy = f"COPY {quoted(table['schema'], table['table'])} {columns} FROM STDIN (ENCODING '{encoding}')"
         yield f"{psql(copy)} < {table['file']}"
     if catalogue["largeObjects"]:
         yield f"{restore} largeobjects.dump"
@@ -265,9 +266,9 @@ def load_script(catalogue: dict[str, Any]) -> Iterator[str]:
     yield from (psql(f"REFRESH MATERIALIZED VIEW {quoted(*view)}") for view in catalogue["materializedViews"])
 
 
-def psql(statement: str) -> str:
+def psql(statement: str, options: str = "-o load.log") -> str:
     """Return a shell command that runs a statement."""
-    return f'psql -X -q -v ON_ERROR_STOP=1 -o load.log -d "$1" -c {shlex.quote(statement)}'
+    return f'psql -X -q -v ON_ERROR_STOP=1 {options} -d "$1" -c {shlex.quote(statement)}'
 
 
 def quoted(*parts: str) -> str:

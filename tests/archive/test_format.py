@@ -20,7 +20,8 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from docs import restore as script
-from hack.lab.host_postgres import HostPostgres, host_postgres
+from hack.lab.chain import Chain
+from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
 from hack.lab.kubectl import ROOT
 from tenant_backup.archive import chunks as chunks_module
 from tenant_backup.archive import names
@@ -32,6 +33,7 @@ from tenant_backup.archive.lists import decode_catalogue, decode_chunks, encode_
 from tenant_backup.archive.manifest import Manifest, sign, verify
 from tenant_backup.archive.pack import Binding, PackKind, PackReader, PackWriter
 from tenant_backup.archive.reader import ArchiveReader, open_index_key
+from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import Failure, Reason
 from tests.archive.golden.make import FIRST, SECOND, summary
 from tests.archive.sample import BACKUP_ID, Folder, Keyring, Segments, open_reader, read_all, write
@@ -41,6 +43,13 @@ SCRIPT = ROOT / "docs" / "restore.py"
 BACKUPS = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.glob("*/manifests/*"))
 ROWS = b"".join(b"%d\tGr\xc3\xbc\xc3\x9fe %d\t\\N\n" % (n, n) for n in range(20_000))
 CONTENTS = {"t1/0": ROWS, "t1/1": b"", "schema": bytes(range(256)) * 10}
+
+PARTLY = """
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE "tür" (id int REFERENCES parent, name text, secret text);
+INSERT INTO parent VALUES (7);
+INSERT INTO "tür" VALUES (7, 'Grüß', 'hidden');
+"""
 
 SECRETS: dict[str, str] = json.loads((GOLDEN / "keys.json").read_text())
 EXPECTED: dict[str, dict[str, Any]] = json.loads((GOLDEN / "contents.json").read_text())
@@ -245,7 +254,7 @@ def test_golden_key_objects_hold_what_todays_writer_puts_there() -> None:
 
 
 @dataclass
-class Chain:
+class GoldenChain:
     """A copy of the golden chain, to be damaged. `older` is the pack of the first backup."""
 
     folder: Folder
@@ -262,33 +271,33 @@ class Chain:
 
 
 @pytest.fixture
-def chain(folder: Folder) -> Chain:
+def chain(folder: Folder) -> GoldenChain:
     """The golden chain."""
     shutil.copytree(GOLDEN / "chain", folder.root, dirs_exist_ok=True)
     manifest = verify((folder.root / names.manifest(SECOND)).read_bytes(), SECRETS["signingKey"])
     newer, older = (names.pack(ref.id) for ref in manifest.packs)
-    return Chain(folder, older, newer)
+    return GoldenChain(folder, older, newer)
 
 
-def flip_older(chain: Chain) -> None:
+def flip_older(chain: GoldenChain) -> None:
     """One bit among rows that have not changed since."""
     data = chain.read(chain.older)
     middle = len(data) // 2
     chain.put(chain.older, data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
 
 
-def cut_older(chain: Chain) -> None:
+def cut_older(chain: GoldenChain) -> None:
     """The last byte is gone."""
     chain.put(chain.older, chain.read(chain.older)[:-1])
 
 
-def swap(chain: Chain) -> None:
+def swap(chain: GoldenChain) -> None:
     """Each in the other's place, and of the other's length."""
     older, newer = chain.read(chain.older), chain.read(chain.newer)
     chain.put(chain.older, newer + bytes(len(older) - len(newer)))
 
 
-def replay(chain: Chain) -> None:
+def replay(chain: GoldenChain) -> None:
     """The same rows of the same tenant from another backup, renamed inside its own header."""
     (other,) = (GOLDEN / "full").glob("packs/*/*")
     data, own = other.read_bytes(), chain.read(chain.older)
@@ -297,17 +306,17 @@ def replay(chain: Chain) -> None:
     chain.put(chain.older, own[:32] + data[32 + surplus :])
 
 
-def delete_older(chain: Chain) -> None:
+def delete_older(chain: GoldenChain) -> None:
     """As a cleanup that looks at age alone does."""
     (chain.folder.root / chain.older).unlink()
 
 
-def move_manifest(chain: Chain) -> None:
+def move_manifest(chain: GoldenChain) -> None:
     """The first backup under the second's name."""
     chain.put(names.manifest(SECOND), chain.read(names.manifest(FIRST)))
 
 
-def forge_manifest(chain: Chain) -> None:
+def forge_manifest(chain: GoldenChain) -> None:
     """Signed by somebody else, all else in order."""
     manifest = verify(chain.read(names.manifest(SECOND)), SECRETS["signingKey"])
     chain.put(names.manifest(SECOND), sign(manifest, Ed25519PrivateKey.generate()))
@@ -326,7 +335,7 @@ def forge_manifest(chain: Chain) -> None:
     ],
 )
 def test_each_damage_to_a_golden_chain_is_told_apart(
-    chain: Chain, damage: Callable[[Chain], None], reason: Reason, said: str
+    chain: GoldenChain, damage: Callable[[GoldenChain], None], reason: Reason, said: str
 ) -> None:
     """By the second backup, of what the first one wrote; the store's own checksums are not asked."""
     damage(chain)
@@ -388,6 +397,51 @@ def test_what_the_script_restores_is_the_original_database(server: HostPostgres,
     )
     assert (loading.returncode, loading.stdout, loading.stderr) == (0, "", "")
     assert pg_dump(server, "restored") == pg_dump(server, "original")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_what_was_left_out_does_not_keep_the_script_from_restoring(
+    server: HostPostgres, tmp_path: Path, encoding: str
+) -> None:
+    """A column, the rows of a table that others point to; in a database whose names are not UTF-8."""
+    for name in ("partly", "partly_restored"):
+        server.sql(f"DROP DATABASE IF EXISTS {name}")
+        server.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    # To a database without an encoding our UTF-8 is bytes, and it calls each of them a character.
+    client, table = (
+        ("UTF8", "tür") if encoding == "LATIN1" else ("SQL_ASCII", "tür".encode().decode("latin-1"))
+    )
+    say = f"SET client_encoding = '{client}';"
+    server.sql(say + PARTLY, "partly")
+    chain, identity = Chain(tmp_path / "lab"), pyrage.x25519.Identity.generate()
+    chain.write_keys()
+    for secret in ("database", "admin"):
+        chain.write_secret(secret, {"username": "postgres", "password": PASSWORD})
+    job = jobs.Backup(
+        uid="1",
+        backup_id=BACKUP_ID,
+        name="acme-1",
+        tenant=jobs.Tenant("cluster", "default", "acme", "acme"),
+        database=jobs.Database("PostgreSQL", "127.0.0.1", server.port, "partly", tls_mode="Disable"),
+        store=jobs.Store("volume"),
+        recipients=[str(identity.to_public())],
+        exclude_tables=["public.parent"],
+        exclude_columns=[jobs.Column(f"public.{table}", "secret", "Null")],
+    )
+    assert {stage: ended.result for stage, ended in chain.run(job).items() if ended.code} == {}
+    told = {"identity": str(identity), "key": f"ed25519:{chain.signing_key}"}
+    done = run_script(tmp_path / "lab" / "store" / "acme", BACKUP_ID, tmp_path / "out", **told)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not in the backup: public.t" in done.stdout and ".secret" in done.stdout
+    command = ["sh", str(tmp_path / "out" / "load.sh"), "dbname=partly_restored"]
+    loading = subprocess.run(
+        command, env=server.environment("nowhere"), capture_output=True, text=True, check=False
+    )
+    assert (loading.returncode, loading.stderr) == (0, "")
+    found = f"{say} SELECT id, secret IS NULL, name = ('Grüß') FROM \"tür\"; SELECT count(*) FROM parent;"
+    assert server.sql(found, "partly_restored") == "7|t|t\n0"
+    key = "SELECT convalidated FROM pg_constraint WHERE contype = 'f'"
+    assert server.sql(key, "partly_restored") == "f"
 
 
 def flip(path: Path) -> None:
