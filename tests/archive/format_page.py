@@ -225,6 +225,16 @@ class Costs:
         return self.chunks * KNOWN_ENTRY
 
 
+def repeat_gets(lists: int) -> int:
+    """Return how many objects an unchanged repeat reads: marker, base, its lists, and its own manifest."""
+    return 3 + lists
+
+
+def repeat_lists(packs: int) -> int:
+    """Return how many answers with names it needs: nine short ones, and twice those of packs."""
+    return 9 + 2 * ceil(packs / LISTED)
+
+
 def costs() -> str:
     """Return the table of the page."""
     rows = [
@@ -240,15 +250,19 @@ def costs() -> str:
             "{:.2%}",
             lambda c: (c.footer_bytes + c.list_bytes + c.catalogue) / c.stored,
         ),
-        ("PUT of a full backup", "{:,}", lambda c: c.packs + c.lists + 1),
+        ("PUT of a full backup (the first: 2 more)", "{:,}", lambda c: c.packs + c.lists + 1),
         ("PUT of an unchanged repeat", "{}", lambda c: 3),
-        ("GET of an unchanged repeat", "{:,}", lambda c: 4 + c.lists),
-        ("LIST of an unchanged repeat", "{:,}", lambda c: 8 + 2 * ceil(c.packs / LISTED)),
+        ("GET of an unchanged repeat", "{:,}", lambda c: repeat_gets(c.lists)),
+        ("LIST of an unchanged repeat", "{:,}", lambda c: repeat_lists(c.packs)),
         ("bytes fetched by it", "{}", lambda c: _size(c.list_bytes + c.manifest)),
         ("bytes stored by it", "{}", lambda c: _size(c.catalogue + c.manifest)),
-        ("known chunks, on disk", "{}", lambda c: _size(c.known)),
-        ("known chunks, in memory", "{}", lambda c: _size(min(c.known, known._HELD))),
-        ("collector, in memory", "{}", lambda c: _size((c.packs + c.lists) * COLLECTOR_NAME)),
+        (f"known chunks on disk, {KNOWN_ENTRY} bytes each", "{}", lambda c: _size(c.known)),
+        ("known chunks, buffers in memory", "{}", lambda c: _size(min(c.known, known._HELD))),
+        (
+            f"collector in memory, {COLLECTOR_NAME} bytes a name",
+            "{}",
+            lambda c: _size((c.packs + c.lists) * COLLECTOR_NAME),
+        ),
     ]
     sizes = [Costs(size, size / 3) for size in (1e9, 1e11, 1e12)]
     head, *lines = rows

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import random
 import secrets
+import shutil
 import tracemalloc
+from collections import Counter
 from contextlib import closing
 from math import ceil
 from pathlib import Path
@@ -16,13 +18,17 @@ import zstandard
 from tenant_backup.archive import collector, names, writer
 from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.lists import Catalogue, Part, Segment, encode_catalogue
-from tenant_backup.archive.manifest import CataloguePlace, sign
+from tenant_backup.archive.manifest import CataloguePlace, parse, sign
 from tenant_backup.archive.pack import Binding, FrameEntry, ObjectRef, PackKind, PackReader
 from tenant_backup.archive.writer import Written
+from tenant_backup.contract import job as jobs
 from tenant_backup.contract.job import Store as Place
+from tenant_backup.stages import prepare
 from tenant_backup.stores import connect
+from tenant_backup.stores.volume import VolumeStore
 from tests.archive import format_page
-from tests.archive.format_page import Costs
+from tests.archive.format_page import GOLDEN, Costs
+from tests.archive.golden.make import SECOND, TENANT
 from tests.archive.sample import (
     BACKUP_ID,
     Folder,
@@ -144,3 +150,40 @@ def test_the_collector_needs_the_memory_that_the_page_says(
     finally:
         tracemalloc.stop()
     assert peak == about(count * format_page.COLLECTOR_NAME)
+
+
+def test_an_unchanged_repeat_asks_the_store_as_often_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `prepare`, and by `upload` before and after its commit; on the golden chain as it stands."""
+    shutil.copytree(GOLDEN / "chain", tmp_path / "acme")
+    manifest = parse((tmp_path / "acme" / names.manifest(SECOND)).read_bytes())
+    asked: Counter[str] = Counter()
+
+    def counting(name: str) -> None:
+        original = getattr(VolumeStore, name)
+
+        def counted(*arguments: object) -> object:
+            asked[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(VolumeStore, name, counted)
+
+    counting("chunks")
+    counting("entries")
+    job = jobs.Backup(
+        uid="another",
+        backup_id=LATER.replace("2024", "2027"),
+        name="acme-2",
+        tenant=TENANT,
+        database=jobs.Database("PostgreSQL", "nowhere", 1, "golden"),
+        store=Place("volume"),
+        recipients=list(manifest.encryption.recipients),
+    )
+    (tmp_path / "run").mkdir()
+    prepare.run(job, run=tmp_path / "run", secrets=tmp_path, volume=tmp_path, spool=tmp_path / "run")
+    store = connect(job.store, "acme", secrets=tmp_path, volume=tmp_path)
+    collector.check_references(store, manifest, own=(), age=0)
+    read_back = 1
+    assert asked["chunks"] + read_back == format_page.repeat_gets(len(manifest.lists))
+    assert asked["entries"] == format_page.repeat_lists(len(manifest.packs))
