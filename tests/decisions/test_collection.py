@@ -79,7 +79,7 @@ def test_a_store_that_was_ready_for_an_interval_is_collected() -> None:
 
     assert isinstance(run.job, contract.Collect)
     assert (run.purpose, run.job.grace_seconds, run.job.dry_run) == ("collect", 100000, False)
-    assert (run.secrets.store, run.subject.kind, run.owner.kind) == ("s3", "BackupStore", "BackupStore")
+    assert (run.secrets.store, run.subject.kind, run.owner) == ("s3", "BackupStore", None)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_then_a_job_of_the_store_deletes_the_data() -> None:
     (run,) = decide(deleted(), NOW).actions
     assert isinstance(run, Run)
     assert isinstance(run.job, contract.Delete)
+    assert run.owner
     assert run.owner.kind == "BackupStore"
     assert (run.job.uid, run.job.backup_id) == ("uid-acme-1", "acme_1")
     assert run.secrets.store == "s3"

@@ -95,7 +95,7 @@ def test_a_backup_that_upload_did_not_verify_gets_a_job() -> None:
     assert told.signing_key == "ab" * 32
     assert (run.secrets.store, run.secrets.keys) == ("s3", "acme-keys-0123456789")
     assert (run.secrets.identity, run.secrets.database, run.secrets.admin) == ("", "", "")
-    assert run.owner.kind == "TenantBackup"
+    assert (run.subject.kind, run.owner) == ("TenantBackup", None)
     status = status_of(plan)
     assert (status["state"], status["health"]) == ("Succeeded", "Unknown")
     assert status["verification"] == {"message": "under way"}

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .values import BackupDeadline, Bytes, Count, ModuleName, Progress, Reference, TenantReference
+from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Struct
+from .values import BackupDeadline, Bytes, Count, ModuleName, Reference, RunStatus, TenantReference
 
 VerificationLevel = Literal["Checksum", "Contents"]
 Verification = Literal["None", "Checksum", "Contents"]
@@ -86,7 +86,7 @@ class VerificationStatus(Struct):
     """The last value of annotation tenantbackup.dev/verify that was acted on."""
 
 
-class TenantBackupStatus(Status):
+class TenantBackupStatus(RunStatus):
     """How the backup went."""
 
     state: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None
@@ -113,20 +113,6 @@ class TenantBackupStatus(Status):
     """What is in it."""
     consistency: Literal["Snapshot", "PerTable"] | None = None
     """Snapshot: all tables as of one moment."""
-    progress: Progress | None = None
-    """How far the running Job is."""
-    started_at: datetime | None = None
-    """When the first attempt started."""
-    completed_at: datetime | None = None
-    """When it ended, well or not."""
-    duration: str | None = Field(default=None, max_length=16)
-    """From start to end, for people."""
-    attempts: int | None = None
-    """How many pods have tried."""
-    requested_by: str | None = Field(default=None, max_length=256)
-    """The user who asked, vouched for by the admission policy; empty when nobody vouches."""
-    job_ref: Reference | None = None
-    """The Job that does it."""
 
 
 class TenantBackup(Resource):

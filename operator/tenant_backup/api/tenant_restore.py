@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .resource import AGE, Column, Names, Resource, Rule, Status, Struct, unchanged_optional
+from .resource import AGE, Column, Names, Resource, Rule, Struct, unchanged_optional
 from .values import (
     Bytes,
     Count,
@@ -15,8 +15,8 @@ from .values import (
     Deadline,
     KeepPrevious,
     Name,
-    Progress,
     Reference,
+    RunStatus,
     TenantReference,
 )
 
@@ -160,7 +160,7 @@ class KeepLive(Struct):
     """Rows that are not in the live database."""
 
 
-class TenantRestoreStatus(Status):
+class TenantRestoreStatus(RunStatus):
     """How the restore went."""
 
     state: Literal["Pending", "ApprovalPending", "Running", "Succeeded", "Failed", "Undone"] | None = None
@@ -179,20 +179,6 @@ class TenantRestoreStatus(Status):
     """With strategy Replace, the name the replaced database has now."""
     undo_until: datetime | None = None
     """Until when it is kept."""
-    progress: Progress | None = None
-    """How far the running Job is."""
-    started_at: datetime | None = None
-    """When the first attempt started."""
-    completed_at: datetime | None = None
-    """When it ended, well or not."""
-    duration: str | None = Field(default=None, max_length=16)
-    """From start to end, for people."""
-    attempts: int | None = None
-    """How many pods have tried."""
-    requested_by: str | None = Field(default=None, max_length=256)
-    """The user who asked, vouched for by the admission policy; empty when nobody vouches."""
-    job_ref: Reference | None = None
-    """The Job that does it."""
 
 
 class TenantRestore(Resource):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from .resource import Rule, Struct
+from .resource import Rule, Status, Struct
 
 _SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$"
@@ -108,3 +109,22 @@ class Progress(Struct):
     """Bytes read so far."""
     bytes_total: Bytes | None = None
     """Bytes there are to read, estimated."""
+
+
+class RunStatus(Status):
+    """What the status of every kind has that runs once, in a Job."""
+
+    progress: Progress | None = None
+    """How far the running Job is."""
+    started_at: datetime | None = None
+    """When the first attempt started."""
+    completed_at: datetime | None = None
+    """When it ended, well or not."""
+    duration: str | None = Field(default=None, max_length=16)
+    """From start to end, for people."""
+    attempts: int | None = None
+    """How many pods have tried."""
+    requested_by: str | None = Field(default=None, max_length=256)
+    """The user who asked, vouched for by the admission policy; empty when nobody vouches."""
+    job_ref: Reference | None = None
+    """The Job that does it."""

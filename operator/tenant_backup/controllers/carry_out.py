@@ -108,8 +108,8 @@ class CarryOut:
             await self._cluster.create(JOB, manifest(run, self._runner))
         except AlreadyExists:
             # A previous pass created it and died before the status patch; or it is not ours.
-            there = await self._cluster.get(JOB, run.namespace, run.name)
-            if there and there["metadata"].get("labels", {}).get(labels.UID) != run.subject_uid:
+            there = await self._cluster.get(JOB, run.subject.namespace, run.name)
+            if there and there["metadata"].get("labels", {}).get(labels.UID) != run.subject.uid:
                 raise ForeignObject(
                     f"a Job named {run.name} exists and was not made for this object; delete it"
                 ) from None

@@ -18,7 +18,7 @@ from .deletion import decide_deletion
 from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
-from .plan import Action, Announce, Audit, HoldData, Owner, Plan, Run, Secrets
+from .plan import Action, Announce, Audit, HoldData, Plan, Run, Subject
 from .runs import Course, follow, newest, of_purpose, recorded, start
 from .tenant import how_to_make_a_key, readable_by_somebody
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
@@ -116,23 +116,15 @@ def _run(seen: BackupSeen) -> Run:
     tenant, store, metadata = seen.tenant, seen.store, seen.backup.metadata
     assert tenant
     assert store
-    database, stored = described.database_secrets(tenant), described.store_secrets(store)
     return Run(
         name=job_name(metadata.name, metadata.uid, "backup"),
-        namespace=metadata.namespace,
         purpose="backup",
         job=_job(seen),
-        subject=Ref("TenantBackup", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("TenantBackup", metadata.name, metadata.uid),
+        subject=Subject.of(seen.backup),
         tenant=tenant.metadata.name,
-        secrets=Secrets(
-            database=database.database,
-            database_ca=database.database_ca,
-            store=stored.store,
-            store_ca=stored.store_ca,
-            keys=tenant.status.key_secret or "",
-        ),
+        secrets=described.database_secrets(tenant)
+        | described.store_secrets(store)
+        | described.key_secrets(tenant),
         claim=described.claim(store),
         deadline=duration_seconds(seen.backup.spec.deadline),
     )

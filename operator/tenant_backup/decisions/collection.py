@@ -20,9 +20,9 @@ from .conditions import MESSAGE_LIMIT, condition_of
 from .instants import parse, rfc3339, size
 from .names import job_name
 from .observed import JobSeen, StoreSeen
-from .plan import Action, Announce, ExpireJob, Owner, Run
+from .plan import Action, Announce, ExpireJob, Run, Subject
 from .runs import KEEP_FAILED, Course, follow, recorded
-from .verdicts import Done, Failed, Ref, Stalled
+from .verdicts import Done, Failed, Stalled
 
 DEADLINE = 6 * 3600  # seconds; what is left is the next one's
 DRY_RUN = "dry-run"  # an annotation that begins so only asks what would go
@@ -106,7 +106,6 @@ def _run(seen: StoreSeen) -> Run:
     slot = f"{_known(seen.status).get('startedAt', '')} {request}"
     return Run(
         name=job_name(metadata.name, f"{metadata.uid} {slot}", "collect"),
-        namespace=metadata.namespace,
         purpose="collect",
         job=contract.Collect(
             uid=metadata.uid,
@@ -116,9 +115,7 @@ def _run(seen: StoreSeen) -> Run:
             dry_run=request.startswith(DRY_RUN),
             request=request,
         ),
-        subject=Ref("BackupStore", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("BackupStore", metadata.name, metadata.uid),
+        subject=Subject.of(store),
         tenant="",
         secrets=described.collector_secrets(store),
         claim=described.claim(store),

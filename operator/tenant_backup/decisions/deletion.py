@@ -16,7 +16,7 @@ from . import described
 from .conditions import condition_of, conditions
 from .names import backup_id, job_name
 from .observed import BackupSeen, JobSeen
-from .plan import Announce, Owner, Plan, ReleaseData, RemoveJob, Run
+from .plan import Announce, Plan, ReleaseData, RemoveJob, Run, Subject
 from .runs import LOOK_AGAIN, Course, Pauses, again_after_failure, of_purpose
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
@@ -88,13 +88,11 @@ def _run(seen: BackupSeen, attempt: int) -> Run:
     assert store
     return Run(
         name=job_name(metadata.name, metadata.uid, "delete", attempt=attempt),
-        namespace=metadata.namespace,
         purpose="delete",
         job=_job(seen),
-        subject=Ref("TenantBackup", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
+        subject=Subject.of(seen.backup),
         # Foreground deletion of the backup would collect a Job that the backup owns.
-        owner=Owner("BackupStore", store.metadata.name, store.metadata.uid),
+        owner=Subject.of(store),
         tenant=seen.backup.spec.tenant_ref.name,
         secrets=described.collector_secrets(store),
         claim=described.claim(store),

@@ -117,3 +117,8 @@ def admin_secret(tenant: Tenant) -> str:
     """Return the name of the Secret that may create and rename databases, else nothing."""
     reference = tenant.spec.database.admin_credentials_secret_ref
     return reference.name if reference else ""
+
+
+def key_secrets(tenant: Tenant) -> Secrets:
+    """Return the name of the Secret with the tenant's own keys."""
+    return Secrets(keys=tenant.status.key_secret or "")

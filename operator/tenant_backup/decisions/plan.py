@@ -7,9 +7,10 @@ between any two of them, and the next pass observes and decides again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from tenant_backup.api.resource import Resource
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
@@ -17,17 +18,27 @@ from .verdicts import Ref
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The object a Job belongs to: it goes when the object goes."""
+class Subject:
+    """One of our objects, and not another one that had its name before."""
 
     kind: str
+    namespace: str
     name: str
     uid: str
+
+    @classmethod
+    def of(cls, resource: Resource) -> Subject:
+        """Return how a Job names `resource`."""
+        metadata = resource.metadata
+        return cls(resource.NAMES.kind, metadata.namespace, metadata.name, metadata.uid)
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """Names of the Secrets a Job's containers mount, each only in the container that needs it."""
+    """Names of the Secrets a Job's containers mount, each only in the container that needs it.
+
+    `a | b` has what either names.
+    """
 
     database: str = ""
     database_ca: str = ""
@@ -36,6 +47,10 @@ class Secrets:
     store_ca: str = ""
     keys: str = ""
     identity: str = ""
+
+    def __or__(self, other: Secrets) -> Secrets:
+        named = {item.name: getattr(other, item.name) for item in fields(other)}
+        return replace(self, **{key: name for key, name in named.items() if name})
 
 
 Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete", "collect", "verify"]
@@ -46,12 +61,9 @@ class Run:
     """A Job to be created, unless it is there."""
 
     name: str
-    namespace: str
     purpose: Purpose
     job: contract.Job
-    subject: Ref  # whose reconcile looks at it
-    subject_uid: str
-    owner: Owner
+    subject: Subject  # whose reconcile looks at it, and with whom it goes unless `owner` says otherwise
     tenant: str  # label; empty for a probe
     secrets: Secrets
     claim: str = ""  # PersistentVolumeClaim of a volume store
@@ -60,6 +72,7 @@ class Run:
     expires: int | None = None  # seconds after its end; None: only once its outcome is recorded
     generation: int = 0  # of the spec, where each has a Job of its own
     attempt: int = 1  # which Job this is, where the operator itself tries again
+    owner: Subject | None = None  # with whom it goes instead
 
 
 @dataclass(frozen=True)

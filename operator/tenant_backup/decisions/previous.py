@@ -14,7 +14,7 @@ from .conditions import Fact, condition_of, stamped
 from .instants import parse, rfc3339
 from .names import job_name
 from .observed import RestoreSeen
-from .plan import Announce, Owner, Plan, Run, Secrets
+from .plan import Announce, Plan, Run, Secrets, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, recorded
 from .verdicts import Done, Failed, Ref, Waiting
 
@@ -108,12 +108,9 @@ def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: in
     )
     return Run(
         name=job_name(metadata.name, metadata.uid, "swap", _ATTEMPT_KEY[action], attempt),
-        namespace=metadata.namespace,
         purpose="swap",
         job=job,
-        subject=Ref("TenantRestore", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("TenantRestore", metadata.name, metadata.uid),
+        subject=Subject.of(seen.restore),
         tenant=tenant.metadata.name,
         secrets=Secrets(
             database_ca=described.database_secrets(tenant).database_ca, admin=described.admin_secret(tenant)

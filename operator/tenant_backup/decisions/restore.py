@@ -18,7 +18,7 @@ from .conditions import condition_of, conditions
 from .instants import parse, rfc3339
 from .names import job_name
 from .observed import Ended, JobSeen, RestoreSeen
-from .plan import Action, Announce, Audit, Owner, Plan, Run, Secrets
+from .plan import Action, Announce, Audit, Plan, Run, Secrets, Subject
 from .previous import decide_previous
 from .runs import Course, follow, newest, of_purpose, start
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
@@ -214,25 +214,16 @@ def _run(seen: RestoreSeen) -> Run:
     tenant, store, metadata = seen.tenant, seen.store, seen.restore.metadata
     assert tenant
     assert store
-    database, stored = described.database_secrets(tenant), described.store_secrets(store)
     return Run(
         name=job_name(metadata.name, metadata.uid, "restore"),
-        namespace=metadata.namespace,
         purpose="restore",
         job=_job(seen),
-        subject=Ref("TenantRestore", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("TenantRestore", metadata.name, metadata.uid),
+        subject=Subject.of(seen.restore),
         tenant=tenant.metadata.name,
-        secrets=Secrets(
-            database=database.database,
-            database_ca=database.database_ca,
-            admin=described.admin_secret(tenant),
-            store=stored.store,
-            store_ca=stored.store_ca,
-            keys=tenant.status.key_secret or "",
-            identity=identity_secret(seen),
-        ),
+        secrets=described.database_secrets(tenant)
+        | described.store_secrets(store)
+        | described.key_secrets(tenant)
+        | Secrets(admin=described.admin_secret(tenant), identity=identity_secret(seen)),
         claim=described.claim(store),
         deadline=duration_seconds(seen.restore.spec.deadline),
     )

@@ -14,9 +14,9 @@ from .collection import collecting
 from .conditions import condition_of, conditions
 from .names import job_name
 from .observed import Ended, StoreSeen
-from .plan import Owner, Plan, Run
+from .plan import Plan, Run, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
-from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 PAUSES = Pauses(20.0, 600.0)  # seconds between probes of a store that is not ready
 PROBE_DEADLINE = 300  # seconds
@@ -53,12 +53,9 @@ def _probe(seen: StoreSeen, attempt: int) -> Run:
     metadata = seen.store.metadata
     return Run(
         name=job_name(metadata.name, metadata.uid, "probe", metadata.generation, attempt),
-        namespace=metadata.namespace,
         purpose="probe",
         job=contract.Probe(metadata.uid, seen.platform.cluster_id, described.store(seen.store)),
-        subject=Ref("BackupStore", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("BackupStore", metadata.name, metadata.uid),
+        subject=Subject.of(seen.store),
         tenant="",
         secrets=described.store_secrets(seen.store),
         claim=described.claim(seen.store),

@@ -14,9 +14,9 @@ from . import described
 from .conditions import condition_of, conditions
 from .names import job_name
 from .observed import Ended, TenantSeen
-from .plan import Action, Announce, MakeKeys, Owner, Plan, Run
+from .plan import Action, Announce, MakeKeys, Plan, Run, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
-from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
+from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
@@ -143,12 +143,9 @@ def _preflight(seen: TenantSeen, attempt: int) -> Run:
     )
     return Run(
         name=job_name(metadata.name, metadata.uid, "preflight", metadata.generation, attempt),
-        namespace=metadata.namespace,
         purpose="preflight",
         job=job,
-        subject=Ref("Tenant", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("Tenant", metadata.name, metadata.uid),
+        subject=Subject.of(tenant),
         tenant=metadata.name,
         secrets=described.database_secrets(tenant),
         deadline=PREFLIGHT_DEADLINE,

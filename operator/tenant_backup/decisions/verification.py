@@ -25,9 +25,9 @@ from .conditions import conditions
 from .instants import rfc3339
 from .names import job_name, shortened
 from .observed import BackupSeen, JobSeen
-from .plan import Action, Announce, Audit, Condemn, Owner, Plan, RemoveJob, Run, Secrets
+from .plan import Action, Announce, Audit, Condemn, Plan, RemoveJob, Run, Secrets, Subject
 from .runs import Course, Pauses, again_after_failure, follow, newest, of_purpose, recorded, start
-from .verdicts import Done, Failed, Ref, Verdict
+from .verdicts import Done, Failed, Verdict
 
 TRIES = 4  # Jobs, each with retries of its own
 PAUSES = Pauses(60.0, 600.0)  # seconds between Jobs; below the time a failed Job is kept
@@ -274,25 +274,19 @@ def _deadline(seen: BackupSeen) -> int:
 
 
 def _run(seen: BackupSeen, wanted: Wish, attempt: int, now: datetime) -> Run:
-    tenant, store, metadata = seen.tenant, seen.store, seen.backup.metadata
+    tenant, store = seen.tenant, seen.store
     assert tenant
     assert store
-    job, stored = _job(seen, wanted, now), described.store_secrets(store)
+    job = _job(seen, wanted, now)
     return Run(
         name=_name(seen, wanted, attempt),
-        namespace=metadata.namespace,
         purpose="verify",
         job=job,
-        subject=Ref("TenantBackup", metadata.namespace, metadata.name),
-        subject_uid=metadata.uid,
-        owner=Owner("TenantBackup", metadata.name, metadata.uid),
+        subject=Subject.of(seen.backup),
         tenant=tenant.metadata.name,
-        secrets=Secrets(
-            store=stored.store,
-            store_ca=stored.store_ca,
-            keys=tenant.status.key_secret or "",
-            identity=job.identity_secret,
-        ),
+        secrets=described.store_secrets(store)
+        | described.key_secrets(tenant)
+        | Secrets(identity=job.identity_secret),
         claim=described.claim(store),
         deadline=_deadline(seen),
         attempt=attempt,

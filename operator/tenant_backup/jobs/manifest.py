@@ -35,7 +35,7 @@ def manifest(run: Run, runner: Runner) -> dict[str, Any]:
     return {
         "metadata": {
             "name": run.name,
-            "namespace": run.namespace,
+            "namespace": run.subject.namespace,
             "labels": _labels(run),
             "annotations": _annotations(run),
             "ownerReferences": [_owner(run)],
@@ -62,7 +62,7 @@ def _labels(run: Run) -> dict[str, str]:
         "app.kubernetes.io/managed-by": "tenant-backup-operator",
         labels.KIND: run.subject.kind,
         labels.NAME: labels.label_value(run.subject.name),
-        labels.UID: run.subject_uid,
+        labels.UID: run.subject.uid,
         labels.PURPOSE: run.purpose,
         labels.GENERATION: str(run.generation),
         labels.ATTEMPT: str(run.attempt),
@@ -75,7 +75,8 @@ def _annotations(run: Run) -> dict[str, str]:
 
 
 def _owner(run: Run) -> dict[str, Any]:
-    owner = {"apiVersion": API_VERSION, "kind": run.owner.kind, "name": run.owner.name, "uid": run.owner.uid}
+    object_ = run.owner or run.subject
+    owner = {"apiVersion": API_VERSION, "kind": object_.kind, "name": object_.name, "uid": object_.uid}
     return {**owner, "controller": True, "blockOwnerDeletion": False}
 
 
