@@ -16,7 +16,7 @@ from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.reader import ArchiveReader
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.postgresql import clients, definitions, failures, toc
-from tenant_backup.engines.postgresql.names import literal, quoted
+from tenant_backup.engines.postgresql.names import codec_of, literal, quoted
 
 from . import gaps
 
@@ -79,8 +79,9 @@ class Script:
         loose = [
             (key["schema"], key["table"], key["name"]) for key in self.catalogue.engine["looseForeignKeys"]
         ]
-        entries = toc.without_loose_keys(toc.parse(done.stdout.decode(errors="surrogateescape")), loose)
-        listing.write_bytes(toc.Contents(entries).lines().encode(errors="surrogateescape"))
+        codec = codec_of(self._encoding)
+        entries = toc.without_loose_keys(toc.parse(done.stdout.decode(codec, "surrogateescape")), loose)
+        listing.write_bytes(toc.Contents(entries).lines().encode(codec, "surrogateescape"))
         return schema, listing
 
     def _definitions(self, schema: Path, listing: Path, section: str) -> Iterator[bytes]:

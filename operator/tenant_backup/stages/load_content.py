@@ -106,7 +106,7 @@ def _definitions(source: Source, connection: Connection) -> Definitions:
         peer.verdict()
     version = connection.info.server_version
     program = clients.program("pg_restore", version)
-    return Definitions(file, program, version, source.side, source.owner)
+    return Definitions(file, program, version, source.side, source.owner, names.codec_of(source.encoding))
 
 
 def _load_large_objects(source: Source, schema: Definitions) -> None:

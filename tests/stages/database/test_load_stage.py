@@ -275,6 +275,19 @@ def test_rows_that_refer_to_rows_left_out_keep_their_key_unvalidated(
     assert server.sql("SELECT convalidated FROM pg_constraint WHERE contype = 'f'", name) == [(False,)]
 
 
+def test_such_a_key_is_found_whatever_the_encoding_of_its_name(server: Server, new_database: Make) -> None:
+    """pg_restore lists names in the backup's encoding."""
+    name = new_database(
+        """SET client_encoding = 'UTF8'; CREATE TABLE "straße" (id int PRIMARY KEY);
+        CREATE TABLE "tür" (id int REFERENCES "straße"); GRANT SELECT ON "tür" TO "tenant";
+        INSERT INTO "straße" VALUES (1); INSERT INTO "tür" VALUES (1)""",
+        options="ENCODING 'LATIN1' LOCALE 'C'",
+    )
+    facts = loaded(dumped(server, name, exclude_tables=["public.straße"]), restore(server, name, name))
+    assert any("tür_id_fkey is NOT VALID" in text for text in facts["skipped"])
+    assert server.sql("SELECT convalidated FROM pg_constraint WHERE contype = 'f'", name) == [(False,)]
+
+
 def test_a_name_that_is_taken_is_refused_and_our_own_is_not(server: Server, new_database: Make) -> None:
     """The same restore again finds its own work; another restore finds a stranger's."""
     name = new_database(USERS)

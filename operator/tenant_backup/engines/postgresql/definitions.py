@@ -38,6 +38,7 @@ class Definitions:
     server: int  # server_version_num of the target
     endpoint: Endpoint  # the side database, as the temporary login
     owner: str
+    codec: str  # of names in the archive, which are in the database's encoding
 
     def contents(self, limits: Limits) -> Contents:
         """Read the table of contents and leave out what this login may not create. Raises Failure."""
@@ -47,7 +48,7 @@ class Definitions:
             raise failures.of_text(
                 done.stderr.decode(errors="replace"), Reason.LOAD_FAILED, "reading the definitions"
             )
-        return sift(parse(done.stdout.decode(errors="surrogateescape")), limits)
+        return sift(parse(done.stdout.decode(self.codec, "surrogateescape")), limits)
 
     def restore(self, contents: Contents, section: str, jobs: int = 1) -> None:
         """Restore one section (pre-data or post-data) without owners and grants. Raises Failure."""
@@ -79,7 +80,7 @@ class Definitions:
             with self._list(entries) as path:
                 command = [self.program, "--no-owner", f"--use-list={path}", "--file=-", str(self.file)]
                 done = subprocess.run(command, capture_output=True, env=clients.environment(), check=True)
-            yield from statements(done.stdout.decode(errors="surrogateescape"))
+            yield from statements(done.stdout.decode(self.codec, "surrogateescape"))
 
     def _command(self) -> list[str]:
         exact = clients.major_of(self.program) == self.server // 10000
@@ -88,7 +89,8 @@ class Definitions:
         return [self.program, *flags, *stop, "-d", self.endpoint.conninfo()]
 
     def _list(self, entries: list[Entry]) -> _ListFile:
-        return _ListFile(self.file.with_suffix(".list"), Contents(entries).lines())
+        text = Contents(entries).lines().encode(self.codec, "surrogateescape")
+        return _ListFile(self.file.with_suffix(".list"), text)
 
     def _finish(self, child: subprocess.Popen[bytes], what: str) -> None:
         said = clients.complaints(child)
@@ -104,10 +106,10 @@ class _ListFile:
     """The file for --use-list, as long as pg_restore reads it."""
 
     path: Path
-    text: str
+    text: bytes
 
     def __enter__(self) -> Path:
-        self.path.write_bytes(self.text.encode(errors="surrogateescape"))
+        self.path.write_bytes(self.text)
         return self.path
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 
 from psycopg import sql
@@ -12,6 +13,15 @@ _CUT = 48  # bytes of a database's name kept; with the suffix it stays within Po
 def quoted(*parts: str) -> str:
     """Return a possibly qualified identifier, each part in double quotes."""
     return sql.Identifier(*parts).as_string(None)
+
+
+def codec_of(encoding: str) -> str:
+    """Return Python's codec for a server's encoding; without one Latin-1 carries each byte through."""
+    name = {"KOI8R": "koi8-r", "KOI8U": "koi8-u", "EUC_CN": "gb2312"}.get(encoding, encoding)
+    try:
+        return codecs.lookup(name.replace("WIN", "cp")).name
+    except LookupError:
+        return "latin-1"
 
 
 def literal(value: str | None) -> str:
