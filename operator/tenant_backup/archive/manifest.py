@@ -28,6 +28,7 @@ from .pack import ObjectRef
 FORMAT = "tenantbackup.dev/archive"
 FORMAT_VERSION = 1
 MAX_LENGTH = 64 << 20  # bytes; a manifest of 100,000 packs has about 15 MiB
+UNREADABLE = (Reason.CHECKSUM_MISMATCH, Reason.UNSUPPORTED_CONTENT)  # damaged, or of a newer format
 _CONTEXT = b"tenantbackup.dev/v1/manifest\0"  # signed before the document's own bytes
 _TAIL = re.compile(rb',"signature":"([0-9a-f]{128})"}\n')
 _TAIL_LENGTH = len(',"signature":""}\n') + 128

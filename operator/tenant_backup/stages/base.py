@@ -18,7 +18,7 @@ from tenant_backup.archive.collector import unusable
 from tenant_backup.archive.frame import Damaged
 from tenant_backup.archive.keys import WriterKeys
 from tenant_backup.archive.known import Known, open_known
-from tenant_backup.archive.manifest import Manifest, parse
+from tenant_backup.archive.manifest import UNREADABLE, Manifest, parse
 from tenant_backup.archive.pack import ObjectRef
 from tenant_backup.archive.reader import open_manifest
 from tenant_backup.contract import job as jobs
@@ -83,8 +83,10 @@ def _newest_first(store: Store, mode: str) -> Iterator[tuple[bytes, Manifest]]:
         try:
             data = read(store, name, commits.MANIFEST_LIMIT)
             manifest = parse(data)
-        except (Failure, NotFoundError) as problem:
-            if isinstance(problem, Failure) and problem.retriable:
+        except NotFoundError:
+            continue  # deleted since it was listed
+        except Failure as failure:
+            if failure.reason not in UNREADABLE:
                 raise
             continue
         if manifest.encryption.mode == mode and names.manifest(manifest.backup_id) == name:

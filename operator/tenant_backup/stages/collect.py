@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tenant_backup.archive.collector import Collected, collect
+from tenant_backup.archive.manifest import UNREADABLE
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
@@ -22,7 +23,6 @@ from tenant_backup.stores import connect
 from .prepare import read_marker
 from .progress import INTERVAL
 
-_UNREADABLE = (Reason.CHECKSUM_MISMATCH, Reason.UNSUPPORTED_CONTENT)
 _MESSAGE_LIMIT = 700  # characters; the result has 2 KiB
 
 
@@ -83,7 +83,7 @@ class _Done:
         """Go on without a tenant whose objects cannot be read. Raises any other failure."""
         if failure.reason is Reason.STORE_PERMISSION_DENIED:
             raise refused(failure) from None
-        if failure.reason not in _UNREADABLE:
+        if failure.reason not in UNREADABLE:
             raise failure
         self.tenants += 1
         self.message = self.message or f"{slug}: {failure.message}"[:_MESSAGE_LIMIT]

@@ -85,9 +85,9 @@ class Inspector:
             except NotFoundError:
                 continue  # deleted meanwhile
             except Failure as failure:
-                if failure.retriable:
+                if failure.reason not in manifests.UNREADABLE:
                     raise
-                # Damaged, or of a newer format: it does not say what it needs.
+                # It does not say what it needs.
                 print(f"download: {entry.name} cannot be read: {failure.message}", flush=True)
 
 
