@@ -29,7 +29,7 @@ INSERT INTO log SELECT i, timestamptz '2024-01-01' + i * interval '1 second', i 
   i / 7.0, md5(i::text) FROM generate_series(1, {log}) i;
 CREATE TABLE message (id bigint PRIMARY KEY, thread int, body text);
 INSERT INTO message SELECT i, i % 90000, string_agg(md5((i * 8 + n)::text) || ' is what we agreed upon in the meeting, ', '')
-  FROM generate_series(1, {message}) i, generate_series(1, 7) n GROUP BY i;
+  FROM generate_series(1, {message}) i, generate_series(1, 7) n GROUP BY i ORDER BY i;
 """
 _TENANT = jobs.Tenant("bench", "default", NAME, NAME)
 

@@ -20,7 +20,7 @@ from .figures import Figures
 NAMESPACE = "tenant-backup-bench"
 PASSWORD = "bench"
 API_VERSION = "tenantbackup.dev/v1alpha1"
-_ROWS_PER_GB = 4_500_000
+_ROWS_PER_GB = 3_760_000  # of 266 bytes
 _AUDIT = STATE / "log" / "audit.log"  # one JSON line for each write to the API, of the local cluster only
 _OPERATOR = "system:serviceaccount:tenant-backup-system:"
 _QUESTIONS = {
