@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +15,21 @@ from hack.lab.servers import namespace as namespace_object
 _ON_THE_CLUSTER = {"api", "chart", "cluster", "docs", "local_cluster"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2` the local cluster belongs to one process; the other folders go to whoever is free."""
+    """With `-n 2` the local cluster belongs to one process; the other files go to whoever is free."""
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
-        group = "the local cluster" if folder in _ON_THE_CLUSTER else f"{folder}/{item.path.name}"
+        own = folder if folder == "operator" else f"{folder}/{item.path.name}"  # one control plane
+        group = "the local cluster" if folder in _ON_THE_CLUSTER else own
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty folder whose path leaves room for the names of Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -53,13 +53,15 @@ def test_the_root_of_a_bucket_names_its_tenants(owner: Owner, s3: S3Server) -> N
     assert [each["slug"] for each in json.loads(tenants.stdout)["tenants"]] == [owner.slug]
 
 
-def test_a_restore_from_a_bucket_leaves_no_secret_behind(owner: Owner, s3: S3Server, tmp_path: Path) -> None:
+def test_a_restore_from_a_bucket_leaves_no_secret_behind(
+    owner: Owner, s3: S3Server, short_path: Path
+) -> None:
     """The same stages, with credentials in files."""
     arguments = into(owner, f"{owner.database}_s3")
     arguments[1] = s3_url(s3, f"{BUCKET}/prod/{owner.slug}")
-    done = run(*arguments, TMPDIR=str(tmp_path), **credentials())
+    done = run(*arguments, TMPDIR=str(short_path), **credentials())
     assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def test_no_such_bucket(s3: S3Server) -> None:

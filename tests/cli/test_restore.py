@@ -28,14 +28,14 @@ def leftovers(owner: Owner) -> str:
     )
 
 
-def test_the_restored_database_is_the_one_that_was_backed_up(owner: Owner, tmp_path: Path) -> None:
+def test_the_restored_database_is_the_one_that_was_backed_up(owner: Owner, short_path: Path) -> None:
     """pg_dump of both is the same text, and nothing stays behind."""
     copy = f"{owner.database}_again"
-    done = run(*into(owner, copy), TMPDIR=str(tmp_path))
+    done = run(*into(owner, copy), TMPDIR=str(short_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert f'database "{copy}"' in done.stdout
     assert owner.dump(copy) == owner.dump(owner.database)
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
     assert leftovers(owner) == ""
 
 
@@ -46,22 +46,22 @@ def test_an_existing_database_is_refused_and_not_touched(owner: Owner) -> None:
     assert done.stderr.startswith(f'NameTaken: database "{owner.database}" exists')
 
 
-def test_an_interrupted_restore_drops_what_it_began(owner: Owner, tmp_path: Path) -> None:
+def test_an_interrupted_restore_drops_what_it_began(owner: Owner, short_path: Path) -> None:
     """Ctrl-C while rows are loaded: no database, no login, no secret is left."""
     copy = f"{owner.database}_stopped"
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_path)}
     process = subprocess.Popen(
         [*COMMAND, *into(owner, copy)], env=environment, stderr=subprocess.PIPE, text=True
     )
     while not leftovers(owner):
         assert process.poll() is None
-    assert list(tmp_path.glob("tb-*"))
+    assert list(short_path.glob("tb-*"))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "\ninterrupted; nothing was left behind\n")
     assert leftovers(owner) == ""
     assert copy not in owner.server.sql("SELECT datname FROM pg_database")
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def test_a_restore_interrupted_while_the_server_creates_the_database_leaves_none(owner: Owner) -> None:
@@ -89,10 +89,10 @@ def _somebody_in_template0(server: HostPostgres) -> Iterator[psycopg.Connection[
     server.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS false")
 
 
-def test_what_a_killed_restore_left_is_cleared_by_the_next(owner: Owner, tmp_path: Path) -> None:
+def test_what_a_killed_restore_left_is_cleared_by_the_next(owner: Owner, short_path: Path) -> None:
     """The same command again finds the names that the dead one made."""
     copy = f"{owner.database}_killed"
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_path)}
     process = subprocess.Popen([*COMMAND, *into(owner, copy)], env=environment, start_new_session=True)
     while "_new_" not in leftovers(owner):
         assert process.poll() is None
