@@ -82,6 +82,7 @@ class _Stopped(Failure, KeyboardInterrupt):
 
 
 def _terminate(_signal: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what we clear away now, we finish
     raise _Stopped(Reason.CANCELLED, "the container was asked to stop", retriable=True)
 
 

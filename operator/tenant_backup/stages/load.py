@@ -138,11 +138,22 @@ def _cleared(job: Restore, admin: Administrator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Best effort: the next attempt clears again, and the first error is the one to tell.
-        with contextlib.suppress(Failure, psycopg.Error):
-            _clear(job, admin)
+        _clear_at_the_end(job, admin)
         raise
     admin.drop_login()
+
+
+def _clear_at_the_end(job: Restore, admin: Administrator) -> None:
+    """Clear as well as it goes: the next attempt does it again, and the first error is the one to tell."""
+    for _ in range(2):
+        try:
+            _clear(job, admin)
+        except KeyboardInterrupt:
+            # All containers are told to stop, and a peer that obeyed first is why we are here. We are told once.
+            continue
+        except (Failure, psycopg.Error):
+            pass
+        return
 
 
 def _clear(job: Restore, admin: Administrator) -> None:

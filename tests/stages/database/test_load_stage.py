@@ -14,7 +14,7 @@ import pytest
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
 from tenant_backup.engines.postgresql import names
-from tenant_backup.stages import load
+from tenant_backup.stages import load, wire
 from tests.engines.peer import Kept, OpenPeer, write_secrets
 from tests.engines.server import PASSWORDS, Server
 from tests.stages.database.jobs import dumped, loaded, restore, start
@@ -450,6 +450,33 @@ def finished(stage: subprocess.Popen[bytes]) -> int:
     _, errors = stage.communicate(timeout=60)
     assert stage.returncode == 0, errors.decode()
     return int(stage.returncode)
+
+
+def test_a_stop_order_while_it_clears_away_does_not_end_the_clearing(
+    server: Server, new_database: Make, pod: Path
+) -> None:
+    """All containers are told at once: `open` obeys first, and the end of `open` is told before the order."""
+    name = new_database(USERS)
+    dropping = """SELECT max(query_start) FROM pg_stat_activity
+                  WHERE query LIKE 'DROP DATABASE%' AND wait_event_type = 'Lock'"""
+    with server.connect("postgres") as blocker:
+
+        def die(segment: str) -> None:
+            if segment != "schema":
+                blocker.execute("BEGIN; LOCK TABLE pg_catalog.pg_database IN SHARE MODE")
+                raise wire.peer_failed("open")
+
+        peer = OpenPeer(dumped(server, name), on_segment=die)
+        stage = start("load", restore(server, name, f"{name}_copy"), pod)
+        while not (first := server.scalar(dropping)):
+            assert stage.poll() is None
+        stage.send_signal(signal.SIGTERM)
+        while server.scalar(dropping) in {first, None} and stage.poll() is None:
+            pass
+        blocker.execute("ROLLBACK")
+    stage.communicate(timeout=60)
+    peer.close()
+    assert (databases(server, name), server.scalar(LOGINS)) == ([name], 0)
 
 
 def test_a_zombie_of_an_earlier_attempt_loses_its_right_to_rename(
