@@ -149,7 +149,7 @@ def _clear_at_the_end(job: Restore, admin: Administrator) -> None:
         try:
             _clear(job, admin)
         except KeyboardInterrupt:
-            # All containers are told to stop, and a peer that obeyed first is why we are here. We are told once.
+            # All are told to stop, once; a peer that obeyed first may be why we are here.
             continue
         except (Failure, psycopg.Error):
             pass
