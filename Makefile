@@ -94,7 +94,7 @@ verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	lint-imports
 
 test: packages setup verify $(if $(PYTEST_ARGS),,test-cluster-lifecycle) cluster-up images  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
-	$(PYTHON) -m pytest -m "not owns_cluster" $(or $(PYTEST_ARGS),-n 2 --dist loadgroup)
+	$(PYTHON) -m pytest -m "not owns_cluster" $(or $(PYTEST_ARGS),-n 2)
 
 test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
 	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from hack.lab.kubectl import LOCAL_KUBECONFIG, ROOT, Kubectl
 from hack.lab.servers import namespace as namespace_object
@@ -15,14 +17,19 @@ from hack.lab.servers import namespace as namespace_object
 _ON_THE_CLUSTER = {"api", "chart", "cluster", "docs", "local_cluster"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2` the local cluster belongs to one process; the other files go to whoever is free."""
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        own = folder if folder == "operator" else f"{folder}/{item.path.name}"  # one control plane
-        group = "the local cluster" if folder in _ON_THE_CLUSTER else own
-        item.add_marker(pytest.mark.xdist_group(group))
+class _ByPlace(LoadScopeScheduling):
+    """Files go to whoever is free, but the local cluster, and the control plane, to one process only."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        _, folder, *file = nodeid.partition("::")[0].split("/")
+        if folder in _ON_THE_CLUSTER:
+            return "the local cluster"
+        return folder if folder == "operator" else "/".join([folder, *file])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """With `-n 2` the tests on the local cluster, which mostly wait, run beside all others."""
+    return _ByPlace(config, log)
 
 
 @pytest.fixture
