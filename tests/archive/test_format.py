@@ -328,7 +328,7 @@ def forge_manifest(chain: GoldenChain) -> None:
         (flip_older, Reason.CHECKSUM_MISMATCH, "{older} is damaged: frame 8 is not what was written"),
         (cut_older, Reason.CHECKSUM_MISMATCH, "{older} is damaged: it has 10757 bytes, not 10758"),
         (swap, Reason.CHECKSUM_MISMATCH, "{older} is damaged: it does not begin as this pack"),
-        (replay, Reason.CHECKSUM_MISMATCH, "{older} is damaged: frame 0 is not what was written"),
+        (replay, Reason.CHECKSUM_MISMATCH, "{older} is damaged: its footer is not what was written"),
         (delete_older, Reason.PACK_MISSING, "{older} is not in the store any more"),
         (move_manifest, Reason.SIGNATURE_INVALID, f"{SECOND} is the manifest of {FIRST}: somebody moved it"),
         (forge_manifest, Reason.SIGNATURE_INVALID, "was not signed by this tenant's key"),

@@ -48,7 +48,8 @@ class FrameCipher:
         try:
             return self._aead.decrypt(_nonce(number), sealed, self._bound_to(number, kind, plain_length))
         except InvalidTag:
-            raise Damaged(f"frame {number} is not what was written") from None
+            what = "its footer" if kind is Kind.FOOTER else f"frame {number}"
+            raise Damaged(f"{what} is not what was written") from None
 
     def _bound_to(self, number: int, kind: Kind, plain_length: int) -> bytes:
         return self._context + _AD.pack(self._pack_id, number, kind, plain_length)
