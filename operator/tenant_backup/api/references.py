@@ -13,6 +13,7 @@ FINALIZER = f"{GROUP}/data"  # held while data outside the cluster must go first
 LABEL_TENANT = f"{GROUP}/tenant"
 LABEL_SCHEDULE = f"{GROUP}/schedule"
 LABEL_SLOT = f"{GROUP}/slot"
+LABEL_HOLD = f"{GROUP}/hold"  # on a TenantBackup: retention leaves it alone
 
 ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
 ANNOTATION_VERIFY = f"{GROUP}/verify"  # on a TenantBackup: any new value verifies it again

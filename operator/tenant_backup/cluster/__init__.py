@@ -6,6 +6,7 @@ dictionaries as the API server sends them, without `managedFields`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,6 +87,9 @@ class Cluster(Protocol):
 
     async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> Objects:
         """Return the objects that match both selectors."""
+
+    def pages(self, kind: Kind, namespace: str) -> AsyncIterator[Object]:
+        """Yield the objects one by one, a page of them in memory at a time."""
 
     async def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
         """Create the object; its metadata says where. Raises AlreadyExists."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -66,18 +67,24 @@ class ApiServer:
 
     async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> Objects:
         """Return the objects that match both selectors, read page by page."""
+        return [item async for item in self.pages(kind, namespace, labels=labels, fields=fields)]
+
+    async def pages(
+        self, kind: Kind, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[Object]:
+        """Yield the objects that match both selectors one by one, a page of them in memory at a time."""
         query = [("limit", str(PAGE))]
         query += [("labelSelector", labels)] if labels else []
         query += [("fieldSelector", fields)] if fields else []
-        found: Objects = []
         more = ""
         while True:
             continued = [("continue", more)] if more else []
             page = await self._json("GET", kind.path(namespace), query + continued)
-            found += [_slim(item) for item in page["items"]]
+            for item in page["items"]:
+                yield _slim(item)
             more = page["metadata"].get("continue", "")
             if not more:
-                return found
+                return
 
     async def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
         """Create the object; its metadata says where. Raises AlreadyExists."""

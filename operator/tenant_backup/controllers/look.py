@@ -14,6 +14,8 @@ from tenant_backup.jobs import labels
 from tenant_backup.jobs.containers import PROGRESS
 from tenant_backup.jobs.outcome import see
 
+from .roster import Roster
+
 PROGRESS_EVERY = timedelta(seconds=10)  # one status write per interval at most
 SILENCE = timedelta(seconds=8)  # without a started container; then Events are asked why
 ASK_AGAIN = timedelta(minutes=10)  # whether an object that was there still is
@@ -21,10 +23,13 @@ _LOG_LINES = 20
 
 
 class Look:
-    """One per operator. Keeps the cluster's id, and the last progress of running Jobs."""
+    """One per operator. Keeps the roster, the cluster's id, and the last progress of running Jobs."""
 
-    def __init__(self, cluster: Cluster, *, trusts_requested_by: bool, collection: Collection) -> None:
+    def __init__(
+        self, cluster: Cluster, roster: Roster, *, trusts_requested_by: bool, collection: Collection
+    ) -> None:
         self.cluster = cluster
+        self.roster = roster
         self._trusts = trusts_requested_by
         self._collection = collection
         self._platform: Platform | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,11 +15,13 @@ from tenant_backup.decisions.verdicts import Ref
 from .dependents import Dependents
 from .look import Look
 from .queue import WorkQueue
-from .reconcile import Reconciler
+from .reconcile import UNAVAILABLE_PAUSE, Reconciler
+from .roster import Roster
 from .settings import Configuration, kopf_settings
 from .watching import register
 
 _log = logging.getLogger(__name__)
+RELOAD_EVERY = 3600.0  # seconds
 
 
 async def run(configuration: Configuration, connect: Callable[[], Awaitable[Cluster]]) -> None:
@@ -46,13 +49,17 @@ async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> N
 
 
 async def _watch(configuration: Configuration, cluster: Cluster) -> None:
-    dependents = Dependents()
+    dependents, roster = Dependents(), Roster()
+    await _know_all(roster, cluster, configuration)
     look = Look(
-        cluster, trusts_requested_by=configuration.trusts_requested_by, collection=configuration.collection
+        cluster,
+        roster,
+        trusts_requested_by=configuration.trusts_requested_by,
+        collection=configuration.collection,
     )
     queue: WorkQueue[Ref] = WorkQueue(Reconciler(cluster, look, configuration.runner, dependents))
     registry = kopf.OperatorRegistry()
-    register(registry, queue, dependents)
+    register(registry, queue, dependents, roster)
     _log_in(registry)
 
     @kopf.on.cleanup(registry=registry, id="finish-work")
@@ -60,14 +67,38 @@ async def _watch(configuration: Configuration, cluster: Cluster) -> None:
         await queue.close()
 
     queue.start()
-    await kopf.operator(
-        registry=registry,
-        settings=kopf_settings(),
-        clusterwide=not configuration.namespaces,
-        namespaces=configuration.namespaces,
-        liveness_endpoint=configuration.liveness or None,
-        standalone=True,
-    )
+    keep_true = asyncio.create_task(_reload(roster, cluster, configuration))
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=kopf_settings(),
+            clusterwide=not configuration.namespaces,
+            namespaces=configuration.namespaces,
+            liveness_endpoint=configuration.liveness or None,
+            standalone=True,
+        )
+    finally:
+        keep_true.cancel()
+
+
+async def _know_all(roster: Roster, cluster: Cluster, configuration: Configuration) -> None:
+    """Load the roster, however long the API server takes to be there."""
+    while True:
+        try:
+            await roster.load(cluster, configuration.namespaces)
+            return
+        except Unavailable as error:
+            _log.warning("API server unavailable: %s", error)
+            await asyncio.sleep(UNAVAILABLE_PAUSE)
+
+
+async def _reload(roster: Roster, cluster: Cluster, configuration: Configuration) -> None:
+    while True:
+        await asyncio.sleep(RELOAD_EVERY)
+        try:
+            await _know_all(roster, cluster, configuration)
+        except ClusterError as error:  # it is as true as the watches make it; the next hour tries again
+            _log.warning("cannot list all objects: %s", error)
 
 
 def _log_in(registry: kopf.OperatorRegistry) -> None:

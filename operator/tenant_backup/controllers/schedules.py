@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tenant_backup.api import BackupSchedule
-from tenant_backup.api.references import LABEL_SCHEDULE, LABEL_SLOT
+from tenant_backup.api.references import LABEL_HOLD, LABEL_SCHEDULE, LABEL_SLOT
 from tenant_backup.cluster import BACKUP, TENANT, Object
 from tenant_backup.decisions.names import slot_of
 from tenant_backup.decisions.observed import ScheduledBackup, ScheduleSeen
 
 from .look import Look
-
-_HOLD = "tenantbackup.dev/hold"
 
 
 async def observe(look: Look, document: Object, _now: datetime) -> ScheduleSeen:
@@ -43,7 +41,7 @@ def _scheduled(document: Object) -> ScheduledBackup:
         slot=_slot(metadata),
         state=status.get("state", ""),
         corrupt=status.get("health") == "Corrupt",
-        held=_HOLD in metadata["labels"],
+        held=LABEL_HOLD in metadata["labels"],
         removing="deletionTimestamp" in metadata,
     )
 

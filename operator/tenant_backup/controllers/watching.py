@@ -15,6 +15,7 @@ from tenant_backup.jobs import labels
 
 from .dependents import Dependents
 from .queue import WorkQueue
+from .roster import Roster
 
 TOGETHER = 1.0  # seconds: many backups of one schedule end at once, and are counted once
 BURST = 0.05  # seconds: a pod's containers change one after the other
@@ -22,11 +23,14 @@ _FINISHED = ("Succeeded", "Failed")
 Event = Mapping[str, Any]
 
 
-def register(registry: kopf.OperatorRegistry, queue: WorkQueue[Ref], dependents: Dependents) -> None:
+def register(
+    registry: kopf.OperatorRegistry, queue: WorkQueue[Ref], dependents: Dependents, roster: Roster
+) -> None:
     """Have kopf watch our kinds, our Jobs and their pods, and add the keys they are about to the queue."""
 
     def ours(kind: str) -> Callable[..., Any]:
         async def changed(event: Event, **_: Any) -> None:
+            roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
             _our_object(queue, dependents, kind, event)
 
         return changed

@@ -1,0 +1,124 @@
+"""The roster: a summary of every Tenant and TenantBackup, fed by the watches.
+
+It is read by whoever thinks about many objects at once; listing ten thousand of them for each thought would
+cost seconds and memory. It is complete before the first decision (`load`), and a moment behind the API
+server afterwards: creating by it is safe, because names are functions of what they are for; whoever deletes
+by it reads the objects first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from tenant_backup.cluster import BACKUP, TENANT, Cluster, Object
+from tenant_backup.decisions.summaries import BackupSummary, TenantSummary, of_backup, of_tenant
+
+_Name = tuple[str, str]  # namespace and name
+
+
+class Roster:
+    """One per operator; used from the event loop only."""
+
+    def __init__(self) -> None:
+        self._backups: dict[str, BackupSummary] = {}  # by UID: a name can belong to two, one after the other
+        self._tenants: dict[str, TenantSummary] = {}
+        self._of_schedule: defaultdict[_Name, set[str]] = defaultdict(set)
+        self._of_tenant: defaultdict[_Name, set[str]] = defaultdict(set)
+        self._of_store: defaultdict[_Name, set[str]] = defaultdict(set)
+        self._unfinished: set[str] = set()
+        self._gone: set[str] = set()  # since the last `load` began: its pages may still have them
+
+    async def load(self, cluster: Cluster, namespaces: Iterable[str]) -> None:
+        """Read what there is, page by page, and forget what is not there any more. Raises a ClusterError.
+
+        Once at the start, and now and then later: a watch that broke off does not tell what was deleted
+        meanwhile.
+        """
+        seen: set[str] = set()
+        self._gone.clear()
+        known = [*self._backups, *self._tenants]
+        for namespace in tuple(namespaces) or ("",):
+            for kind in (TENANT, BACKUP):
+                async for document in cluster.pages(kind, namespace):
+                    self.see(kind.name, document)
+                    seen.add(document["metadata"]["uid"])
+        for uid in known:  # and not what a watch has reported since
+            if uid not in seen:
+                self._forget(uid)
+
+    def see(self, kind: str, document: Object, *, deleted: bool = False) -> None:
+        """Take in one object as a watch reports it; other kinds are no matter."""
+        uid = document["metadata"]["uid"]
+        if deleted:
+            self._gone.add(uid)
+            self._forget(uid)
+        elif uid in self._gone:
+            return
+        elif kind == BACKUP.name:
+            self._take(of_backup(document))
+        elif kind == TENANT.name:
+            tenant, known = of_tenant(document), self._tenants.get(uid)
+            self._tenants[uid] = known if known and known.version > tenant.version else tenant
+
+    def tenants(self, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[TenantSummary]:
+        """Return the Tenants of a namespace (empty: of all) that have all these labels, by name."""
+        wanted = (labels or {}).items()
+        found = [
+            tenant
+            for tenant in self._tenants.values()
+            if namespace in ("", tenant.namespace) and wanted <= tenant.labels.items()
+        ]
+        return sorted(found, key=lambda tenant: (tenant.namespace, tenant.name))
+
+    def backups(self) -> list[BackupSummary]:
+        """Return all TenantBackups."""
+        return list(self._backups.values())
+
+    def of_schedule(self, namespace: str, schedule: str) -> list[BackupSummary]:
+        """Return the TenantBackups that carry the schedule's label."""
+        return self._named(self._of_schedule, namespace, schedule)
+
+    def of_tenant(self, namespace: str, tenant: str) -> list[BackupSummary]:
+        """Return the TenantBackups of one Tenant."""
+        return self._named(self._of_tenant, namespace, tenant)
+
+    def of_store(self, namespace: str, store: str) -> list[BackupSummary]:
+        """Return the TenantBackups in one BackupStore."""
+        return self._named(self._of_store, namespace, store)
+
+    def unfinished(self) -> list[BackupSummary]:
+        """Return the TenantBackups whose run is not over."""
+        return [self._backups[uid] for uid in self._unfinished]
+
+    def _named(self, index: Mapping[_Name, set[str]], namespace: str, name: str) -> list[BackupSummary]:
+        return [self._backups[uid] for uid in index.get((namespace, name), ())]
+
+    def _take(self, backup: BackupSummary) -> None:
+        known = self._backups.get(backup.uid)
+        if known and known.version > backup.version:
+            return
+        self._forget(backup.uid)  # its labels, and so its places, may have changed
+        self._backups[backup.uid] = backup
+        for index, name in self._places(backup):
+            index[backup.namespace, name].add(backup.uid)
+        (self._unfinished.discard if backup.finished else self._unfinished.add)(backup.uid)
+
+    def _forget(self, uid: str) -> None:
+        self._tenants.pop(uid, None)
+        backup = self._backups.pop(uid, None)
+        if backup is None:
+            return
+        self._unfinished.discard(uid)
+        for index, name in self._places(backup):
+            there = index[backup.namespace, name]
+            there.discard(uid)
+            if not there:
+                del index[backup.namespace, name]
+
+    def _places(self, backup: BackupSummary) -> list[tuple[defaultdict[_Name, set[str]], str]]:
+        return [
+            (self._of_schedule, backup.schedule),
+            (self._of_tenant, backup.tenant),
+            (self._of_store, backup.store),
+        ]

@@ -1,0 +1,148 @@
+"""What the operator remembers of every object: a few words each, so that ten thousand cost little.
+
+Decisions over many objects (schedules, queue, objectives, metrics, notifications) are made from these.
+Whoever deletes on their strength looks at the objects themselves first: a summary may be a moment old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from sys import intern
+from typing import Any
+
+from tenant_backup.api.references import LABEL_HOLD, LABEL_SCHEDULE, LABEL_SLOT
+from tenant_backup.api.values import duration_seconds
+
+from .instants import parse
+from .names import slot_of
+
+Document = Mapping[str, Any]
+FINISHED = ("Succeeded", "Failed", "Expired")
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSummary:
+    """One TenantBackup. Times are aware; sizes are bytes, `seconds` is how long the run took."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int  # metadata.resourceVersion: which of two looks at it is the newer one
+    tenant: str
+    store: str
+    schedule: str  # "" when no schedule made it
+    slot: datetime | None  # of the schedule
+    created: datetime
+    modules: tuple[str, ...]
+    mode: str
+    deadline: int  # seconds
+    state: str  # "" while nobody looked at it
+    reason: str  # of its headline condition
+    health: str
+    backup_id: str
+    started: datetime | None
+    completed: datetime | None
+    verified: datetime | None
+    logical: int
+    stored: int
+    added: int
+    held: bool  # label tenantbackup.dev/hold
+    removing: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is over, well or not."""
+        return self.state in FINISHED
+
+    @property
+    def good(self) -> bool:
+        """Whether a restore can count on it."""
+        return self.state == "Succeeded" and self.health != "Corrupt" and not self.removing
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took; 0 while it has not ended."""
+        return (self.completed - self.started).total_seconds() if self.started and self.completed else 0.0
+
+
+def of_backup(document: Document) -> BackupSummary:
+    """Return the summary of a TenantBackup as the API server sends it."""
+    metadata, spec = document["metadata"], document["spec"]
+    status: Document = document.get("status", {})
+    labels: Document = metadata.get("labels", {})
+    sizes: Document = status.get("bytes", {})
+    return BackupSummary(
+        namespace=intern(metadata["namespace"]),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        tenant=intern(spec["tenantRef"]["name"]),
+        store=intern(spec["storeRef"]["name"]),
+        schedule=intern(labels.get(LABEL_SCHEDULE, "")),
+        slot=_slot(labels),
+        created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
+        modules=tuple(sorted(spec.get("modules", ()))),
+        mode=intern(spec.get("mode", "")),
+        deadline=duration_seconds(spec.get("deadline", "6h")),
+        state=intern(status.get("state", "")),
+        reason=intern(_reason(status, "Succeeded")),
+        health=intern(status.get("health", "")),
+        backup_id=status.get("backupId", ""),
+        started=parse(status.get("startedAt")),
+        completed=parse(status.get("completedAt")),
+        verified=_verified(status),
+        logical=int(sizes.get("logical", 0)),
+        stored=int(sizes.get("stored", 0)),
+        added=int(sizes.get("added", 0)),
+        held=LABEL_HOLD in labels,
+        removing="deletionTimestamp" in metadata,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSummary:
+    """One Tenant, as far as schedules and queue need it."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    created: datetime
+    labels: Mapping[str, str]
+    server: str  # host:port of its database; what a budget per server counts
+    removing: bool
+
+
+def of_tenant(document: Document) -> TenantSummary:
+    """Return the summary of a Tenant as the API server sends it."""
+    metadata, database = document["metadata"], document["spec"].get("database", {})
+    return TenantSummary(
+        namespace=intern(metadata["namespace"]),
+        name=intern(metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
+        labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
+        server=intern(f"{database.get('host', '')}:{database.get('port', '')}"),
+        removing="deletionTimestamp" in metadata,
+    )
+
+
+def _slot(labels: Document) -> datetime | None:
+    try:
+        return slot_of(labels[LABEL_SLOT])
+    except (KeyError, ValueError):
+        return None  # not of a schedule, or somebody changed the label
+
+
+def _reason(status: Document, headline: str) -> str:
+    found = (item["reason"] for item in status.get("conditions", ()) if item["type"] == headline)
+    return next(found, "")
+
+
+def _verified(status: Document) -> datetime | None:
+    """Return when it was last found healthy."""
+    healthy = status.get("health") == "Healthy"
+    return parse(status.get("verification", {}).get("completedAt")) if healthy else None
