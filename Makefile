@@ -93,7 +93,8 @@ verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	mypy -p hack.localcluster
 	lint-imports
 
-test: packages setup verify $(if $(PYTEST_ARGS),,test-cluster-lifecycle) cluster-up images  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
+# The cluster is built before the tests of its life: they have ten minutes each, a first build takes longer.
+test: packages setup verify cluster-up images $(if $(PYTEST_ARGS),,test-cluster-lifecycle)  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
 	$(PYTHON) -m pytest -m "not owns_cluster" $(or $(PYTEST_ARGS),-n 2)
 
 test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
