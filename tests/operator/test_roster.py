@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tenant_backup.cluster import BACKUP, TENANT, Kind
+from tenant_backup.cluster import BACKUP, SCHEDULE, STORE, TENANT, Kind
 from tenant_backup.controllers.roster import Roster
 
 
@@ -125,3 +125,23 @@ def test_tenants_are_found_by_all_labels_they_must_have() -> None:
     assert [tenant.name for tenant in roster.tenants("ns", {"tier": "gold", "region": "eu"})] == ["gold"]
     assert [tenant.name for tenant in roster.tenants("ns")] == ["gold", "silver"]
     assert not roster.tenants("elsewhere")
+
+
+def _store(version: int, **status: Any) -> dict[str, Any]:
+    metadata = {"name": "prod", "namespace": "ns", "uid": "uid-prod", "resourceVersion": str(version)}
+    spec = {"volume": {}, "capacity": {"limit": "1Gi", "warnAt": 80}}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def test_stores_and_schedules_are_remembered_as_they_were_last_seen_until_they_are_deleted() -> None:
+    roster = Roster()
+    schedule = {**_tenant("nightly"), "spec": {"suspend": True, "tenants": ["acme"]}}
+    roster.see(SCHEDULE.name, schedule)
+    roster.see(STORE.name, _store(2, usedBytes=7))
+    roster.see(STORE.name, _store(1, usedBytes=5))
+    assert [(store.used, store.limit) for store in roster.stores()] == [(7, 2**30)]
+    assert [(found.suspended, found.tenants) for found in roster.schedules()] == [(True, ("acme",))]
+    roster.see(STORE.name, _store(2), deleted=True)
+    roster.see(SCHEDULE.name, schedule, deleted=True)
+    assert not roster.stores()
+    assert not roster.schedules()

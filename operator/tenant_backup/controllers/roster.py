@@ -1,4 +1,4 @@
-"""The roster: a summary of every Tenant and TenantBackup, fed by the watches.
+"""The roster: a summary of every object of ours but TenantRestores, fed by the watches.
 
 It is read by whoever thinks about many objects at once; listing ten thousand of them for each thought would
 cost seconds and memory. It is complete before the first decision (`load`), and a moment behind the API
@@ -10,11 +10,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from tenant_backup.cluster import BACKUP, TENANT, Cluster, Object
-from tenant_backup.decisions.summaries import BackupSummary, TenantSummary, of_backup, of_tenant
+from tenant_backup.cluster import BACKUP, SCHEDULE, STORE, TENANT, Cluster, Object
+from tenant_backup.decisions.summaries import (
+    BackupSummary,
+    ScheduleSummary,
+    StoreSummary,
+    TenantSummary,
+    of_backup,
+    of_schedule,
+    of_store,
+    of_tenant,
+)
 
 _Name = tuple[str, str]  # namespace and name
+_Summary = TypeVar("_Summary", TenantSummary, ScheduleSummary, StoreSummary)
 
 
 class Roster:
@@ -23,6 +34,8 @@ class Roster:
     def __init__(self) -> None:
         self._backups: dict[str, BackupSummary] = {}  # by UID: a name can belong to two, one after the other
         self._tenants: dict[str, TenantSummary] = {}
+        self._schedules: dict[str, ScheduleSummary] = {}
+        self._stores: dict[str, StoreSummary] = {}
         self._of_schedule: defaultdict[_Name, set[str]] = defaultdict(set)
         self._of_tenant: defaultdict[_Name, set[str]] = defaultdict(set)
         self._of_store: defaultdict[_Name, set[str]] = defaultdict(set)
@@ -37,9 +50,9 @@ class Roster:
         """
         seen: set[str] = set()
         self._gone.clear()
-        known = [*self._backups, *self._tenants]
+        known = [*self._backups, *self._tenants, *self._schedules, *self._stores]
         for namespace in tuple(namespaces) or ("",):
-            for kind in (TENANT, BACKUP):
+            for kind in (TENANT, STORE, SCHEDULE, BACKUP):
                 async for document in cluster.pages(kind, namespace):
                     self.see(kind.name, document)
                     seen.add(document["metadata"]["uid"])
@@ -58,8 +71,11 @@ class Roster:
         elif kind == BACKUP.name:
             self._take(of_backup(document))
         elif kind == TENANT.name:
-            tenant, known = of_tenant(document), self._tenants.get(uid)
-            self._tenants[uid] = known if known and known.version > tenant.version else tenant
+            _keep(self._tenants, of_tenant(document))
+        elif kind == SCHEDULE.name:
+            _keep(self._schedules, of_schedule(document))
+        elif kind == STORE.name:
+            _keep(self._stores, of_store(document))
 
     def tenants(self, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[TenantSummary]:
         """Return the Tenants of a namespace (empty: of all) that have all these labels, by name."""
@@ -70,6 +86,14 @@ class Roster:
             if namespace in ("", tenant.namespace) and wanted <= tenant.labels.items()
         ]
         return sorted(found, key=lambda tenant: (tenant.namespace, tenant.name))
+
+    def schedules(self) -> list[ScheduleSummary]:
+        """Return all BackupSchedules."""
+        return list(self._schedules.values())
+
+    def stores(self) -> list[StoreSummary]:
+        """Return all BackupStores."""
+        return list(self._stores.values())
 
     def backups(self) -> list[BackupSummary]:
         """Return all TenantBackups."""
@@ -105,7 +129,8 @@ class Roster:
         (self._unfinished.discard if backup.finished else self._unfinished.add)(backup.uid)
 
     def _forget(self, uid: str) -> None:
-        self._tenants.pop(uid, None)
+        for others in (self._tenants, self._schedules, self._stores):
+            others.pop(uid, None)
         backup = self._backups.pop(uid, None)
         if backup is None:
             return
@@ -122,3 +147,9 @@ class Roster:
             (self._of_tenant, backup.tenant),
             (self._of_store, backup.store),
         ]
+
+
+def _keep(known: dict[str, _Summary], seen: _Summary) -> None:
+    """Remember the newer one of two looks at an object."""
+    before = known.get(seen.uid)
+    known[seen.uid] = before if before and before.version > seen.version else seen

@@ -13,8 +13,9 @@ from sys import intern
 from typing import Any
 
 from tenant_backup.api.references import LABEL_HOLD, LABEL_SCHEDULE, LABEL_SLOT
-from tenant_backup.api.values import duration_seconds
+from tenant_backup.api.values import duration_seconds, quantity_bytes
 
+from .conditions import condition_of
 from .instants import parse
 from .names import slot_of
 
@@ -112,12 +113,18 @@ class TenantSummary:
     created: datetime
     labels: Mapping[str, str]
     server: str  # host:port of its database; what a budget per server counts
+    ready: bool | None  # None: not known yet
+    recovery_point: int | None  # seconds, of spec.objectives
+    objectives_met: bool | None  # None: it has none, or nobody looked yet
     removing: bool
 
 
 def of_tenant(document: Document) -> TenantSummary:
     """Return the summary of a Tenant as the API server sends it."""
-    metadata, database = document["metadata"], document["spec"].get("database", {})
+    metadata, spec = document["metadata"], document["spec"]
+    database: Document = spec.get("database", {})
+    status: Document = document.get("status", {})
+    point = spec.get("objectives", {}).get("recoveryPoint")
     return TenantSummary(
         namespace=intern(metadata["namespace"]),
         name=intern(metadata["name"]),
@@ -126,8 +133,98 @@ def of_tenant(document: Document) -> TenantSummary:
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
         labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
         server=intern(f"{database.get('host', '')}:{database.get('port', '')}"),
+        ready=_holds(status, "Ready"),
+        recovery_point=duration_seconds(point) if point else None,
+        objectives_met=_holds(status, "ObjectivesMet"),
         removing="deletionTimestamp" in metadata,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSummary:
+    """One BackupSchedule, as far as metrics need it."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    created: datetime
+    suspended: bool
+    tenants: tuple[str, ...]  # by name; empty when `labels` choose them
+    labels: Mapping[str, str]
+    ready: bool | None
+    last_run: datetime | None  # the slot
+    last_success: datetime | None  # the newest slot in which every tenant succeeded
+    next_runs: tuple[datetime, ...]
+    counts: Mapping[str, int]  # of the last run: tenants by what became of their backup; and `selected`
+
+
+def of_schedule(document: Document) -> ScheduleSummary:
+    """Return the summary of a BackupSchedule as the API server sends it."""
+    metadata, spec = document["metadata"], document["spec"]
+    status: Document = document.get("status", {})
+    upcoming = (parse(moment) for moment in status.get("nextRuns", ()))
+    return ScheduleSummary(
+        namespace=intern(metadata["namespace"]),
+        name=intern(metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
+        suspended=bool(spec.get("suspend")),
+        tenants=tuple(intern(name) for name in spec.get("tenants", ())),
+        labels=dict(spec.get("tenantSelector", {}).get("matchLabels", {})),
+        ready=_holds(status, "Ready"),
+        last_run=parse(status.get("lastRun")),
+        last_success=parse(status.get("lastSuccess")),
+        next_runs=tuple(moment for moment in upcoming if moment),
+        counts={intern(what): int(number) for what, number in status.get("tenants", {}).items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSummary:
+    """One BackupStore, as far as metrics need it. Sizes are bytes; None: not known, or not set."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    ready: bool | None
+    used: int | None
+    limit: int | None  # of spec.capacity
+    warn_at: int | None  # percent of the limit
+    backups: int | None
+    tenants: int | None
+    unlisted: int | None  # backups in the store without an object
+    collected: datetime | None  # when the last collection that succeeded ended
+    freed: int | None  # by the last collection
+
+
+def of_store(document: Document) -> StoreSummary:
+    """Return the summary of a BackupStore as the API server sends it."""
+    metadata, status = document["metadata"], document.get("status", {})
+    capacity: Document = document["spec"].get("capacity", {})
+    collection: Document = status.get("collection", {})
+    limit = capacity.get("limit")
+    return StoreSummary(
+        namespace=intern(metadata["namespace"]),
+        name=intern(metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        ready=_holds(status, "Ready"),
+        used=status.get("usedBytes"),
+        limit=quantity_bytes(limit) if limit else None,
+        warn_at=capacity.get("warnAt"),
+        backups=status.get("backups"),
+        tenants=status.get("tenants"),
+        unlisted=status.get("unlisted"),
+        collected=parse(collection.get("completedAt")),
+        freed=collection.get("freedBytes"),
+    )
+
+
+def _holds(status: Document, condition: str) -> bool | None:
+    return {"True": True, "False": False}.get(condition_of(status, condition).get("status", ""))
 
 
 def _slot(labels: Document) -> datetime | None:
