@@ -76,6 +76,9 @@ SCHEDULE = make(
     },
     "nightly",
 )
+WEBHOOK = {"urlSecretRef": {"name": "ops"}, "signingSecretRef": {"name": "ops"}}
+EMAIL = {"smtpSecretRef": {"name": "smtp"}, "from": "backup@example.org", "to": ["ops@example.org"]}
+NOTIFIER = make("BackupNotifier", {"events": ["BackupFailed"], "webhook": WEBHOOK}, "ops")
 APPROVAL = {"confirm": {"database": "acme", "expires": SOON}}
 
 
@@ -120,6 +123,14 @@ EXAMPLES = [
             changed(TENANT, database__readRate="1.5Mi"), changed(TENANT, database__readRate="65535")),
     Example("uploadRate must be between 64Ki and 1Ti, in bytes per second",
             changed(S3, limits__uploadRate="1Ti"), changed(S3, limits__uploadRate="1.001Ti")),
+    Example("recoveryPoint must be between 1m and 8760h",
+            changed(TENANT, objectives__recoveryPoint="26h"), changed(TENANT, objectives__recoveryPoint="59s")),
+    Example("recoveryPoint must be between 1m and 8760h",
+            changed(TENANT, objectives__recoveryPoint="8760h"), changed(TENANT, objectives__recoveryPoint="8760h1s")),
+    Example("storedBytes must be at least 1Mi",
+            changed(TENANT, limits__storedBytes="1Mi"), changed(TENANT, limits__storedBytes="1M")),
+    Example("capacity.limit must be at least 1Mi",
+            changed(S3, capacity__limit="1Ti"), changed(S3, capacity__limit="0")),
     Example("must not have . or .. between slashes",
             changed(S3, s3__prefix="prod/eu..1/"), changed(S3, s3__prefix="prod/../other")),
     Example("must not have . or .. between slashes",
@@ -159,8 +170,22 @@ EXAMPLES = [
     Example("set exactly one of tenants and tenantSelector",
             changed(SCHEDULE, tenants=None, tenantSelector={"matchLabels": {"tier": "gold"}}),
             changed(SCHEDULE, tenants=None)),
+    Example("set keepWithin, or at least one of keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly"
+            " to more than 0",
+            changed(SCHEDULE, retention={"keepHourly": 0, "keepYearly": 1}),
+            changed(SCHEDULE, retention={"keepLast": 0, "keepFailed": 3})),
+    Example("set keepWithin, or at least one of keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly"
+            " to more than 0",
+            changed(SCHEDULE, retention={"keepWithin": "48h"}), changed(SCHEDULE, retention={})),
+    Example("keepWithin must be between 1m and 87600h",
+            changed(SCHEDULE, retention__keepWithin="87600h"), changed(SCHEDULE, retention__keepWithin="0s")),
     Example("the name of a BackupSchedule has at most 52 characters",
             named(SCHEDULE, "a" * 52), named(SCHEDULE, "a" * 53)),
+    Example("set at least one of webhook, email and heartbeat",
+            changed(NOTIFIER, webhook=None, email=EMAIL), changed(NOTIFIER, webhook=None)),
+    Example("events is needed with webhook and email: it says what they are told",
+            changed(NOTIFIER, events=None, webhook=None, heartbeat={"urlSecretRef": {"name": "ops"}}),
+            changed(NOTIFIER, events=None)),
 ]
 
 # fmt: on
@@ -182,6 +207,10 @@ REFUSED_BY_SCHEMA = [
     (changed(S3, recipients=[RECIPIENT] * 2), "spec.recipients[1]"),
     (changed(TENANT, modules=[{"name": "hr", "tables": ["employee"]}]), "spec.modules[0].tables[0]"),
     (changed(TENANT, modules=[{"name": "hr", "tables": ["a.b"]}] * 2), "spec.modules[1]"),
+    (changed(TENANT, objectives__recoveryPoint="a day"), "spec.objectives.recoveryPoint"),
+    (changed(TENANT, limits__storedBytes="much"), "spec.limits.storedBytes"),
+    (changed(S3, capacity={"warnAt": 80}), "spec.capacity.limit"),
+    (changed(S3, capacity={"limit": "1Ti", "warnAt": 101}), "spec.capacity.warnAt"),
     (changed(S3, s3__endpoint="https://user:password@s3.example"), "spec.s3.endpoint"),
     (changed(S3, s3__credentialsSecretRef=None), "spec.s3.credentialsSecretRef"),
     (changed(BACKUP, compression__level=20), "spec.compression.level"),
@@ -192,6 +221,13 @@ REFUSED_BY_SCHEMA = [
     (changed(SCHEDULE, schedule="0 2 * *"), "spec.schedule"),
     (changed(SCHEDULE, schedule="@reboot"), "spec.schedule"),
     (changed(SCHEDULE, timeZone="../etc/passwd"), "spec.timeZone"),
-    (changed(SCHEDULE, retention__keepLast=0), "spec.retention.keepLast"),
+    (changed(SCHEDULE, retention__keepLast=-1), "spec.retention.keepLast"),
+    (changed(SCHEDULE, retention__keepDaily=1001), "spec.retention.keepDaily"),
     (changed(SCHEDULE, tenants=[]), "spec.tenants"),
+    (changed(NOTIFIER, events=["BackupStarted"]), "spec.events[0]"),
+    (changed(NOTIFIER, events=["BackupFailed"] * 2), "spec.events[1]"),
+    (changed(NOTIFIER, webhook__format="Slack"), "spec.webhook.format"),
+    (changed(NOTIFIER, webhook__signingSecretRef=None), "spec.webhook.signingSecretRef"),
+    (changed(NOTIFIER, email={**EMAIL, "to": ["ops@example.org\nBcc: all@example.org"]}), "spec.email.to[0]"),
+    (changed(NOTIFIER, email={**EMAIL, "from": "Backup <backup@example.org>"}), "spec.email.from"),
 ]

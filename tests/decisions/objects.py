@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenant_backup.api import BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
+from tenant_backup.decisions.instants import rfc3339
+from tenant_backup.decisions.names import scheduled_backup, slot_label
 from tenant_backup.decisions.observed import (
     BackupSeen,
     Ended,
@@ -16,6 +19,7 @@ from tenant_backup.decisions.observed import (
     StoreSeen,
     TenantSeen,
 )
+from tenant_backup.decisions.summaries import BackupSummary, TenantSummary, of_backup, of_tenant
 
 NOW = datetime(2024, 1, 15, 14, 30, 25, tzinfo=UTC)
 CREATED = "2024-01-15T14:30:20Z"
@@ -33,7 +37,12 @@ FACTS = {
     "health": "Healthy",
     "verification": {"level": "Checksum", "message": ""},
 }
-VERIFIED = {"level": "Checksum", "message": "", "completedAt": "2024-01-15T14:30:24Z"}
+VERIFIED = {
+    "level": "Checksum",
+    "message": "",
+    "completedAt": "2024-01-15T14:30:24Z",
+    "healthyAt": "2024-01-15T14:30:24Z",
+}
 
 
 def at(seconds: float) -> datetime:
@@ -55,8 +64,14 @@ def document(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dic
     return {"apiVersion": version, "kind": kind, "metadata": known | metadata, "spec": spec, "status": {}}
 
 
-def tenant(*, keys: bool = True, encryption: dict[str, Any] | None = None, **database: Any) -> Tenant:
-    """Tenant acme, with keys and an identity, unless told otherwise."""
+def tenant(
+    *,
+    keys: bool = True,
+    encryption: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+    **database: Any,
+) -> Tenant:
+    """Tenant acme, with keys and an identity, unless told otherwise; `more` is of its spec."""
     spec = {
         "database": {
             "engine": "PostgreSQL",
@@ -71,6 +86,7 @@ def tenant(*, keys: bool = True, encryption: dict[str, Any] | None = None, **dat
         "encryption": {"recipients": [RECIPIENT], "identitySecretRef": {"name": "acme-id"}}
         if encryption is None
         else encryption,
+        **(more or {}),
     }
     found = document("Tenant", "acme", spec)
     if keys:
@@ -187,7 +203,46 @@ def schedule(spec: dict[str, Any] | None = None, **metadata: Any) -> BackupSched
 def schedule_seen(**fields: Any) -> ScheduleSeen:
     """One look at it."""
     known: dict[str, Any] = {"schedule": schedule(), "status": {}, "tenants": ("acme",), "backups": ()}
-    return ScheduleSeen(**(known | fields))
+    known |= fields
+    tenants = tuple(remembered(one) if isinstance(one, str) else one for one in known["tenants"])
+    taken = frozenset(backup.name for backup in known["backups"])
+    return ScheduleSeen(**({"taken": taken} | known | {"tenants": tenants}))
+
+
+def remembered(name: str, created: str = "2023-06-01T00:00:00Z") -> TenantSummary:
+    """What is remembered of a Tenant."""
+    spec = {"database": {"host": "pg", "port": 5432}}
+    return of_tenant(document("Tenant", name, spec, creationTimestamp=created))
+
+
+def summary(name: str = "acme-1", **fields: Any) -> BackupSummary:
+    """What is remembered of a good backup of everything, made and verified at NOW."""
+    spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, "mode": "Incremental"}
+    return replace(
+        of_backup(document("TenantBackup", name, spec)),
+        **({"state": "Succeeded", "health": "Healthy", "started": NOW, "completed": NOW} | fields),
+    )
+
+
+def made(slot: datetime, state: str = "Succeeded", **fields: Any) -> BackupSummary:
+    """What is remembered of a backup that schedule nightly made in that slot: healthy unless told otherwise."""
+    time, good = rfc3339(slot), state == "Succeeded"
+    health = fields.get("health", "Healthy" if good else "")
+    names = {key: fields.get(key, "acme" if key == "tenant" else "prod") for key in ("tenant", "store")}
+    name = fields.get("name") or scheduled_backup("nightly", names["tenant"], slot)
+    labels = {"schedule": "nightly", "tenant": names["tenant"], "slot": slot_label(slot)}
+    found = document(
+        "TenantBackup",
+        name,
+        {f"{key}Ref": {"name": value} for key, value in names.items()},
+        creationTimestamp=time,
+        labels={f"tenantbackup.dev/{key}": value for key, value in labels.items()},
+    )
+    found["status"] = {"state": state, "health": health, "startedAt": time} if state else {}
+    if state in ("Succeeded", "Failed"):
+        found["status"] |= {"completedAt": time, "verification": {**VERIFIED, "completedAt": time}}
+        found["status"]["verification"] |= {"healthyAt": time} if health == "Healthy" else {}
+    return replace(of_backup(found), **fields)
 
 
 def job(purpose: str = "backup", **fields: Any) -> JobSeen:

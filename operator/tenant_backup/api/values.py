@@ -54,11 +54,25 @@ def _rate(least: str, most: str, what: str) -> Any:
     return Field(min_length=1, max_length=16, pattern=_QUANTITY, json_schema_extra=extra)
 
 
+def _size(what: str) -> Any:
+    rule = Rule("quantity(self).compareTo(quantity('1Mi')) >= 0", f"{what} must be at least 1Mi")
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.document()]}
+    return Field(min_length=1, max_length=16, pattern=_QUANTITY, json_schema_extra=extra)
+
+
+StoredBytes = Annotated[str, _size("storedBytes")]
+CapacityLimit = Annotated[str, _size("capacity.limit")]
 ReadRate = Annotated[str, _rate("64Ki", "1Ti", "readRate")]
 UploadRate = Annotated[str, _rate("64Ki", "1Ti", "uploadRate")]
 Deadline = Annotated[str, _duration("1m", "168h", "deadline")]
 BackupDeadline = Annotated[str, _duration("1m", "24h", "deadline of a backup")]  # archive.collector.MAX_RUN
+RecoveryPoint = Annotated[str, _duration("1m", "8760h", "recoveryPoint")]
 KeepPrevious = Annotated[str, _duration("0s", "720h", "keepPrevious")]
+FullEvery = Annotated[str, _duration("1h", "87600h", "fullEvery")]
+Spread = Annotated[str, _duration("0s", "24h", "spread")]
+StartingDeadline = Annotated[str, _duration("1m", "168h", "startingDeadline")]
+Backoff = Annotated[str, _duration("1s", "6h", "backoff")]
+KeepWithin = Annotated[str, _duration("1m", "87600h", "keepWithin")]
 
 
 def duration_seconds(text: str) -> int:

@@ -109,7 +109,11 @@ class Cluster(Protocol):
         uid: str,
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
-        """Delete the object with that UID; no error when it is gone already."""
+        version: str = "",
+        """Delete the object with that UID; no error when it is gone already.
+
+        With a `version`, only while its resourceVersion is that one: nothing is deleted when it changed.
+        """
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""

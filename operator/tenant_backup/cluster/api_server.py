@@ -105,7 +105,7 @@ class ApiServer:
         guard = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
         return _slim(await self._json("PATCH", path, [], {"metadata": guard, "status": status}, MERGE_PATCH))
 
-    async def delete(
+    async def delete(  # noqa: PLR0913 - what, which one, and how
         self,
         kind: Kind,
         namespace: str,
@@ -114,17 +114,18 @@ class ApiServer:
         uid: str,
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
-        """Delete the object with that UID; no error when it is gone already."""
+        """Delete the object with that UID, and version if one is given; no error when it is gone already."""
+        version: str = "",
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": {"uid": uid, **({"resourceVersion": version} if version else {})},
             "propagationPolicy": propagation,
         }
         try:
             await self._json("DELETE", kind.path(namespace, name), [], options)
         except (Gone, Conflict):
-            return  # gone, or another object took its name: either way ours is not there
+            return  # gone, or another object took its name, or it is not the version that was meant
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""

@@ -165,7 +165,9 @@ class CarryOut:
             return  # a previous pass made it: the name is the slot's
 
     async def _delete_backup(self, action: DeleteBackup) -> None:
-        await self._cluster.delete(BACKUP, self._namespace, action.name, uid=action.uid)
+        await self._cluster.delete(
+            BACKUP, self._namespace, action.name, uid=action.uid, version=action.version
+        )
 
     async def _condemn(self, action: Condemn) -> None:
         there = await self._cluster.get(BACKUP, self._namespace, action.name)

@@ -109,7 +109,7 @@ class CreateBackup:
 
 @dataclass(frozen=True)
 class DeleteBackup:
-    """Delete a TenantBackup that retention no longer keeps."""
+    """Delete a TenantBackup, unless it changed since it was read: somebody may hold it by now."""
 
     name: str
     uid: str
@@ -118,6 +118,7 @@ class DeleteBackup:
 @dataclass(frozen=True)
 class Condemn:
     """Say of another TenantBackup that it is Corrupt: it needs an object that was found damaged."""
+    version: str  # metadata.resourceVersion
 
     name: str
     uid: str
