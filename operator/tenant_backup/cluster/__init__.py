@@ -107,9 +107,9 @@ class Cluster(Protocol):
         name: str,
         *,
         uid: str,
+        version: str = "",
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
-        version: str = "",
         """Delete the object with that UID; no error when it is gone already.
 
         With a `version`, only while its resourceVersion is that one: nothing is deleted when it changed.

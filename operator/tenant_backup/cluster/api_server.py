@@ -112,10 +112,10 @@ class ApiServer:
         name: str,
         *,
         uid: str,
+        version: str = "",
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
         """Delete the object with that UID, and version if one is given; no error when it is gone already."""
-        version: str = "",
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",

@@ -113,12 +113,12 @@ class DeleteBackup:
 
     name: str
     uid: str
+    version: str  # metadata.resourceVersion
 
 
 @dataclass(frozen=True)
 class Condemn:
     """Say of another TenantBackup that it is Corrupt: it needs an object that was found damaged."""
-    version: str  # metadata.resourceVersion
 
     name: str
     uid: str
