@@ -3,6 +3,7 @@
     python -m hack.generate [--check]
 
 types -> crds/, its copies in the chart and in manifests/base, docs/reference.md;
+    metrics and the chart's rules -> docs/metrics.md;
     chart -> manifests/base/operator.yaml (with helm).
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from hack.metrics_page import metrics_page
 from hack.reference import reference_page
 from tenant_backup.api.schema import custom_resource_definitions
 
@@ -60,6 +62,7 @@ def _from_types() -> Iterator[tuple[Path, str]]:
     everything = "---\n".join(_yaml(definition) for definition in definitions.values())
     yield ROOT / "manifests" / "base" / "crds.yaml", HEADER + everything
     yield ROOT / "docs" / "reference.md", reference_page()
+    yield ROOT / "docs" / "metrics.md", metrics_page()
 
 
 def _chart_copy(definition: dict[str, Any]) -> str:

@@ -105,8 +105,8 @@ class Space:
         file = self.folder / "writes"
         return file.read_text().splitlines() if file.exists() else []
 
-    def operator(self, crash_at: str = "never:0") -> subprocess.Popen[bytes]:
-        """Start a real operator process for this namespace."""
+    def operator(self, crash_at: str = "never:0", metrics: str = "") -> subprocess.Popen[bytes]:
+        """Start a real operator process for this namespace; `metrics` is the URL to serve them at."""
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}/operator:{ROOT}",
@@ -114,6 +114,7 @@ class Space:
             "TENANT_BACKUP_RUNNER_IMAGE": "runner:test",
             "TENANT_BACKUP_NAMESPACES": self.name,
             "TENANT_BACKUP_LIVENESS": "",
+            "TENANT_BACKUP_METRICS": metrics,
             "WRITES": str(self.folder / "writes"),
             "CRASH_AT": crash_at,
         }

@@ -16,6 +16,8 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from tenant_backup.telemetry.counters import API_REQUESTS
+
 from . import (
     POD,
     AlreadyExists,
@@ -164,7 +166,9 @@ class ApiServer:
             response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
             text = bytes(await response.response.read())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            API_REQUESTS.labels(method, "error").inc()
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        API_REQUESTS.labels(method, str(response.status)).inc()
         if response.status >= 300:
             raise _error(response.status, text)
         return text

@@ -10,6 +10,7 @@ from tenant_backup.cluster import ClusterError
 from tenant_backup.cluster.api_server import ApiServer
 from tenant_backup.telemetry.logs import configure
 
+from .metrics import CannotServe
 from .operator import run
 from .settings import Configuration
 
@@ -24,7 +25,7 @@ def main() -> int:
     configure(configuration.log_level)
     try:
         asyncio.run(run(configuration, ApiServer.connect))
-    except ClusterError as error:
+    except (ClusterError, CannotServe) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -14,6 +14,7 @@ from tenant_backup.decisions.verdicts import Ref
 
 from .dependents import Dependents
 from .look import Look
+from .metrics import known, serving
 from .queue import WorkQueue
 from .reconcile import UNAVAILABLE_PAUSE, Reconciler
 from .roster import Roster
@@ -25,7 +26,10 @@ RELOAD_EVERY = 3600.0  # seconds
 
 
 async def run(configuration: Configuration, connect: Callable[[], Awaitable[Cluster]]) -> None:
-    """Run until SIGTERM or SIGINT. Raises ClusterError when the cluster does not know our kinds."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises ClusterError when the cluster does not know our kinds, CannotServe when the port is taken.
+    """
     cluster = await connect()
     try:
         await _kinds_are_served(cluster, configuration)
@@ -69,14 +73,15 @@ async def _watch(configuration: Configuration, cluster: Cluster) -> None:
     queue.start()
     keep_true = asyncio.create_task(_reload(roster, cluster, configuration))
     try:
-        await kopf.operator(
-            registry=registry,
-            settings=kopf_settings(),
-            clusterwide=not configuration.namespaces,
-            namespaces=configuration.namespaces,
-            liveness_endpoint=configuration.liveness or None,
-            standalone=True,
-        )
+        async with serving(configuration.metrics, lambda: known(roster, queue)):
+            await kopf.operator(
+                registry=registry,
+                settings=kopf_settings(),
+                clusterwide=not configuration.namespaces,
+                namespaces=configuration.namespaces,
+                liveness_endpoint=configuration.liveness or None,
+                standalone=True,
+            )
     finally:
         keep_true.cancel()
 

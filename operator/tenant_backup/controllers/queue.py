@@ -79,6 +79,10 @@ class WorkQueue(Generic[Key]):
             known.cancel()
         self._timers[key] = loop.call_later(delay, self._ring, key)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many keys are ready to be worked on, being worked on, and waiting for a timer."""
+        return {"ready": len(self._queued), "active": len(self._active), "delayed": len(self._timers)}
+
     async def drained(self) -> None:
         """Return when nothing is ready or being worked on; timers do not count."""
         await self._idle.wait()

@@ -35,6 +35,7 @@ from tenant_backup.decisions.conditions import Headline
 from tenant_backup.decisions.plan import Plan
 from tenant_backup.decisions.verdicts import Ref, Stalled, Verdict, Waiting
 from tenant_backup.jobs.manifest import Runner
+from tenant_backup.telemetry.counters import ERRORS, RECONCILE_SECONDS, RECONCILES
 
 from . import backups, restores, schedules, stores, tenants
 from .carry_out import CarryOut, ForeignObject
@@ -78,19 +79,29 @@ class Reconciler:
         self._runner = runner
         self._dependents = dependents
         self._restores: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        for kind in CONTROLLERS:
+            ERRORS.labels(kind, Reason.INTERNAL_ERROR)  # 0: an alert on an increase needs where it began
 
     async def __call__(self, key: Ref) -> float | None:
         """Return in how many seconds to look again, or None."""
+        async with self._turn(key):
+            with RECONCILE_SECONDS.labels(key.kind).time():
+                result, again = await self._settle(key)
+        RECONCILES.labels(key.kind, result).inc()
+        return again
+
+    async def _settle(self, key: Ref) -> tuple[str, float | None]:
+        """Return how it went, as metrics call it, and in how many seconds to look again."""
         try:
-            async with self._turn(key):
-                return await self._reconcile(key)
-        except Conflict:
-            return CONFLICT_PAUSE  # somebody was faster: look again
-        except Gone:
-            return CONFLICT_PAUSE
+            return "settled", await self._reconcile(key)
+        except (Conflict, Gone):
+            return "conflict", CONFLICT_PAUSE  # somebody was faster: look again
         except Unavailable as error:
             _log.warning("API server unavailable while working on %s: %s", key, error)
-            return UNAVAILABLE_PAUSE
+            return "unavailable", UNAVAILABLE_PAUSE
+        except Exception:
+            ERRORS.labels(key.kind, Reason.INTERNAL_ERROR).inc()  # a bug: the queue says more
+            raise
 
     def _turn(self, key: Ref) -> AbstractAsyncContextManager[Any]:
         """Two restores must not both see that nobody else restores."""
@@ -110,6 +121,7 @@ class Reconciler:
         except (ValidationError, Rejected, ForeignObject) as error:
             verdict = _verdict(error)
             _log.warning("%s: %s: %s", key, verdict.reason, verdict.message)
+            ERRORS.labels(key.kind, verdict.reason).inc()
             await self._say(controller, document, verdict, now)
             return verdict.retry_in
         return plan.retry_in

@@ -15,6 +15,7 @@ from tenant_backup.jobs.manifest import Runner
 
 _SHORTEST_INTERVAL, _SHORTEST_GRACE = 60, 7200  # seconds; backups may last an hour less than the grace
 LIVENESS = "http://0.0.0.0:8080/healthz"
+METRICS = "http://0.0.0.0:8081/metrics"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Configuration:
     namespaces: tuple[str, ...] = ()
     trusts_requested_by: bool = False
     liveness: str = LIVENESS
+    metrics: str = METRICS
     log_level: str = "INFO"
     collection: Collection = field(default_factory=Collection)
 
@@ -44,6 +46,7 @@ class Configuration:
             namespaces=_words(environment.get("TENANT_BACKUP_NAMESPACES", "")),
             trusts_requested_by=environment.get("TENANT_BACKUP_ADMISSION_POLICIES", "").lower() == "true",
             liveness=environment.get("TENANT_BACKUP_LIVENESS", LIVENESS),
+            metrics=environment.get("TENANT_BACKUP_METRICS", METRICS),
             log_level=environment.get("TENANT_BACKUP_LOG_LEVEL", "INFO").upper(),
             collection=_collection(environment),
         )

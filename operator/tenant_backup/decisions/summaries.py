@@ -199,6 +199,11 @@ class StoreSummary:
     collected: datetime | None  # when the last collection that succeeded ended
     freed: int | None  # by the last collection
 
+    @property
+    def warning(self) -> float | None:
+        """From how many bytes on it is nearly full."""
+        return self.limit * self.warn_at / 100 if self.limit and self.warn_at else None
+
 
 def of_store(document: Document) -> StoreSummary:
     """Return the summary of a BackupStore as the API server sends it."""
