@@ -179,6 +179,8 @@ EXAMPLES = [
             changed(SCHEDULE, retention={"keepWithin": "48h"}), changed(SCHEDULE, retention={})),
     Example("keepWithin must be between 1m and 87600h",
             changed(SCHEDULE, retention__keepWithin="87600h"), changed(SCHEDULE, retention__keepWithin="0s")),
+    Example("set total, perServer or both in budget",
+            changed(SCHEDULE, budget={"perServer": 1}), changed(SCHEDULE, budget={})),
     Example("the name of a BackupSchedule has at most 52 characters",
             named(SCHEDULE, "a" * 52), named(SCHEDULE, "a" * 53)),
     Example("set at least one of webhook, email and heartbeat",

@@ -9,6 +9,8 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenant_backup.contract.reasons import Reason
+from tenant_backup.decisions.backup import decide, is_at_work, wants_to_start
 from tenant_backup.decisions.queue import (
     HEAD_START,
     REFRESH,
@@ -19,11 +21,12 @@ from tenant_backup.decisions.queue import (
     fits,
     may_start,
     queue_status,
+    server_of,
     steady,
     turn,
     why_not,
 )
-from tests.decisions.objects import NOW, at
+from tests.decisions.objects import NOW, at, backup, backup_seen, condition, job, tenant
 
 ROOMY = Budgets(Budget(100, 100), {})
 
@@ -131,13 +134,68 @@ def test_who_needs_two_places_that_never_come_free_together_gets_them_nonetheles
 
 def test_a_place_is_rewritten_once_an_hour_and_not_with_each_backup_that_starts() -> None:
     """A thousand that wait would otherwise be a thousand writes each time."""
-    first = queue_status(Place(800, "why"), NOW)
+    first = queue_status(Place(800, "why", NOW))
     assert first == {"position": 800, "message": "why", "updatedAt": "2024-01-15T14:30:25Z"}
     soon = NOW + REFRESH - timedelta(seconds=1)
-    assert steady(Place(799, "other"), first, soon) == (Place(800, "why"), NOW)
-    later = NOW + REFRESH
-    assert steady(Place(5, "other"), first, later) == (Place(5, "other"), later)
-    assert steady(Place(5, "other"), {}, NOW) == (Place(5, "other"), NOW)
+    assert steady(Place(799, "other", soon), first) == Place(800, "why", NOW)
+    later = Place(5, "other", NOW + REFRESH)
+    assert steady(later, first) == later
+    assert steady(later, {}) == later
+
+
+PLACE = Place(812, "4 of 4 backups of database server pg:5432 are running", NOW)
+
+
+def test_a_backup_that_has_to_wait_says_where_it_stands_and_why_and_starts_nothing() -> None:
+    """It heals by itself: nobody is called for it."""
+    plan = decide(backup_seen(place=PLACE), NOW)
+    assert plan.actions == ()
+    assert plan.status
+    assert plan.status["state"] == "Queued"
+    assert plan.status["queue"] == queue_status(PLACE)
+    said = condition(plan.status, "Reconciling")
+    assert (said["reason"], said["message"]) == (
+        Reason.QUEUED,
+        "number 812 in the queue at 14:30 UTC: 4 of 4 backups of database server pg:5432 are running",
+    )
+    assert plan.retry_in == REFRESH.total_seconds()
+    place = steady(Place(3, "other", at(60)), plan.status["queue"])
+    assert decide(backup_seen(status=plan.status, place=place), at(60)).status == plan.status
+
+
+def test_a_queued_backup_forgets_its_place_when_it_starts() -> None:
+    """Or when it can no longer start."""
+    queued = {"state": "Queued", "queue": queue_status(PLACE)}
+    for seen, state in (
+        (backup_seen(status=queued), "Running"),
+        (backup_seen(status=queued, store=None), "Pending"),
+    ):
+        plan = decide(seen, NOW)
+        assert plan.status
+        assert plan.status["state"] == state
+        assert "queue" not in plan.status
+
+
+def test_only_what_could_start_at_once_asks_for_a_place() -> None:
+    """A backup without a store, with a Job, finished or being deleted takes nobody's turn."""
+    assert wants_to_start(backup_seen())
+    assert wants_to_start(backup_seen(status={"state": "Queued"}))
+    unable = [
+        backup_seen(store=None),
+        backup_seen(tenant=tenant(keys=False)),
+        backup_seen(jobs=(job(),)),
+        backup_seen(status={"state": "Failed"}),
+        backup_seen(backup=backup(deletionTimestamp="2024-01-15T14:30:21Z")),
+    ]
+    assert not any(wants_to_start(seen) for seen in unable)
+    assert is_at_work(backup_seen(jobs=(job(),)))
+    assert not is_at_work(backup_seen(status={"state": "Succeeded"}, jobs=(job(),)))
+
+
+def test_a_host_without_a_dot_is_a_server_of_its_namespace() -> None:
+    """Two namespaces may both call their database `pg`."""
+    assert server_of("a", "pg", 5432) == "pg.a.svc:5432"
+    assert server_of("a", "PG.databases.svc", 5432) == "pg.databases.svc:5432"
 
 
 SERVERS = ("x:1", "y:1", "z:1")

@@ -86,11 +86,24 @@ class VerificationStatus(Struct):
     """The last value of annotation tenantbackup.dev/verify that was acted on."""
 
 
+class QueuePlace(Struct):
+    """Where a waiting backup stands; written when the wait begins, and once an hour from then on."""
+
+    position: Count | None = None
+    """Place in the queue of all backups, 1 being the first."""
+    message: str | None = Field(default=None, max_length=1024)
+    """Which budget holds it back."""
+    updated_at: datetime | None = None
+    """When that was so."""
+
+
 class TenantBackupStatus(RunStatus):
     """How the backup went."""
 
-    state: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None
+    state: Literal["Pending", "Queued", "Running", "Succeeded", "Failed", "Expired"] | None = None
     """Derived from the conditions."""
+    queue: QueuePlace | None = None
+    """While it is Queued: what it waits for."""
     health: Literal["Unknown", "Healthy", "Degraded", "Corrupt"] | None = None
     """Unknown: not verified. Healthy. Degraded: restorable, with warnings. Corrupt."""
     verification: VerificationStatus | None = None

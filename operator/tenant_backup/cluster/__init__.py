@@ -88,8 +88,8 @@ class Cluster(Protocol):
     async def list(self, kind: Kind, namespace: str, *, labels: str = "", fields: str = "") -> Objects:
         """Return the objects that match both selectors."""
 
-    def pages(self, kind: Kind, namespace: str) -> AsyncIterator[Object]:
-        """Yield the objects one by one, a page of them in memory at a time."""
+    def pages(self, kind: Kind, namespace: str, *, labels: str = "") -> AsyncIterator[Object]:
+        """Yield the objects that match the selector one by one, a page of them in memory at a time."""
 
     async def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
         """Create the object; its metadata says where. Raises AlreadyExists."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from tenant_backup.api import BackupStore, Tenant, TenantBackup
 from tenant_backup.api.references import FINALIZER
-from tenant_backup.cluster import BACKUP, DEFINITION, NAMESPACE, STORE, TENANT, Cluster, Object, Rejected
+from tenant_backup.cluster import BACKUP, STORE, TENANT, Cluster, Object
+from tenant_backup.decisions.backup import is_at_work, wants_to_start
+from tenant_backup.decisions.expiry import expires_at
 from tenant_backup.decisions.observed import BackupSeen, JobSeen, Sibling
+from tenant_backup.decisions.queue import Place, steady
+from tenant_backup.decisions.summaries import BackupSummary
 
+from .admission import Admission
+from .afresh import backups_of, is_terminating
 from .look import Look
 
 
@@ -16,10 +23,13 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
     """Return one look at the TenantBackup. Raises a ClusterError or pydantic.ValidationError."""
     backup = TenantBackup.model_validate(document)
     namespace = backup.metadata.namespace
+    look.roster.see(BACKUP.name, document)  # of which the watch may not have told yet
     tenant = await look.cluster.get(TENANT, namespace, backup.spec.tenant_ref.name)
+    if tenant:
+        look.roster.see(TENANT.name, tenant)
     store = await look.cluster.get(STORE, namespace, backup.spec.store_ref.name)
     jobs = await look.jobs(namespace, backup.metadata.uid, now)
-    return BackupSeen(
+    seen = BackupSeen(
         backup=backup,
         status=document.get("status", {}),
         tenant=Tenant.model_validate(tenant) if tenant else None,
@@ -29,6 +39,20 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
         terminating=await _is_terminating(look.cluster, backup),
         siblings=await _siblings(look.cluster, backup) if _found_damage(jobs) else (),
     )
+    return replace(seen, place=_place(look.admission, seen, now))
+
+
+def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | None:
+    """Tell the queue how it is with this backup, and return its place if it waits."""
+    uid = seen.backup.metadata.uid
+    if is_at_work(seen):
+        admission.at_work(uid)
+    elif wants_to_start(seen):
+        place = admission.ask(uid, now)
+        return steady(place, seen.status.get("queue", {})) if place else None
+    else:
+        admission.leave(uid)
+    return None
 
 
 def _found_damage(jobs: tuple[JobSeen, ...]) -> bool:

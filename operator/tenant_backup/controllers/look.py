@@ -14,6 +14,8 @@ from tenant_backup.jobs import labels
 from tenant_backup.jobs.containers import PROGRESS
 from tenant_backup.jobs.outcome import see
 
+from .admission import Admission
+from .delivery import Courier
 from .roster import Roster
 
 PROGRESS_EVERY = timedelta(seconds=10)  # one status write per interval at most
@@ -25,11 +27,20 @@ _LOG_LINES = 20
 class Look:
     """One per operator. Keeps the roster, the cluster's id, and the last progress of running Jobs."""
 
-    def __init__(
-        self, cluster: Cluster, roster: Roster, *, trusts_requested_by: bool, collection: Collection
+    def __init__(  # noqa: PLR0913 - what all of the operator shares
+        self,
+        cluster: Cluster,
+        roster: Roster,
+        admission: Admission,
+        courier: Courier,
+        *,
+        trusts_requested_by: bool,
+        collection: Collection,
     ) -> None:
         self.cluster = cluster
         self.roster = roster
+        self.admission = admission
+        self.courier = courier
         self._trusts = trusts_requested_by
         self._collection = collection
         self._platform: Platform | None = None

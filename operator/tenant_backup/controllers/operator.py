@@ -12,6 +12,8 @@ import kopf
 from tenant_backup.cluster import OURS, Cluster, ClusterError, Unavailable
 from tenant_backup.decisions.verdicts import Ref
 
+from .admission import Admission
+from .delivery import Courier
 from .dependents import Dependents
 from .look import Look
 from .metrics import known, serving
@@ -54,16 +56,25 @@ async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> N
 
 async def _watch(configuration: Configuration, cluster: Cluster) -> None:
     dependents, roster = Dependents(), Roster()
+    admission = Admission(roster, configuration.budget, lambda ref: queue.add(ref))
+
+    def wake(ref: Ref) -> None:
+        queue.add(ref)  # which is made below, of all of these
+
+    courier = Courier(cluster, configuration.correspondence, wake)
     await _know_all(roster, cluster, configuration)
+    await _until_available(lambda: admission.load(cluster, configuration.namespaces))
     look = Look(
         cluster,
         roster,
+        admission,
+        courier,
         trusts_requested_by=configuration.trusts_requested_by,
         collection=configuration.collection,
     )
     queue: WorkQueue[Ref] = WorkQueue(Reconciler(cluster, look, configuration.runner, dependents))
     registry = kopf.OperatorRegistry()
-    register(registry, queue, dependents, roster)
+    register(registry, queue, dependents, roster, admission)
     _log_in(registry)
 
     @kopf.on.cleanup(registry=registry, id="finish-work")
@@ -88,6 +99,10 @@ async def _watch(configuration: Configuration, cluster: Cluster) -> None:
 
 async def _know_all(roster: Roster, cluster: Cluster, configuration: Configuration) -> None:
     """Load the roster, however long the API server takes to be there."""
+    await _until_available(lambda: roster.load(cluster, configuration.namespaces))
+
+
+async def _until_available(read: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await roster.load(cluster, configuration.namespaces)

@@ -118,13 +118,25 @@ class Reconciler:
             plan = controller.decide(await controller.observe(self._look, document, now), now)
             self._dependents.wait(key, plan.wait_for)
             await carry_out(plan)
+        except (Conflict, Gone, Unavailable):
+            raise
         except (ValidationError, Rejected, ForeignObject) as error:
+            await self._give_place_back(controller, document, now)
             verdict = _verdict(error)
             _log.warning("%s: %s: %s", key, verdict.reason, verdict.message)
             ERRORS.labels(key.kind, verdict.reason).inc()
             await self._say(controller, document, verdict, now)
             return verdict.retry_in
+        except Exception:
+            await self._give_place_back(controller, document, now)
+            raise
         return plan.retry_in
+
+    async def _give_place_back(self, controller: Controller, document: Object, now: datetime) -> None:
+        """What could not start must not keep others from starting; what may run all the same does."""
+        namespace, uid = document["metadata"]["namespace"], document["metadata"]["uid"]
+        if controller.kind is BACKUP and not await self._look.jobs(namespace, uid, now):
+            self._look.admission.leave(uid)
 
     async def _say(self, controller: Controller, seen: Object, verdict: Verdict, now: datetime) -> None:
         """Write why nothing moves, on the object as it is now: part of a plan may have changed it."""

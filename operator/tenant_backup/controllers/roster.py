@@ -40,6 +40,8 @@ class Roster:
         self._of_tenant: defaultdict[_Name, set[str]] = defaultdict(set)
         self._of_store: defaultdict[_Name, set[str]] = defaultdict(set)
         self._unfinished: set[str] = set()
+        self._started: set[str] = set()  # of the unfinished
+        self._tenant_named: dict[_Name, str] = {}
         self._gone: set[str] = set()  # since the last `load` began: its pages may still have them
 
     async def load(self, cluster: Cluster, namespaces: Iterable[str]) -> None:
@@ -71,7 +73,9 @@ class Roster:
         elif kind == BACKUP.name:
             self._take(of_backup(document))
         elif kind == TENANT.name:
-            _keep(self._tenants, of_tenant(document))
+            tenant = of_tenant(document)
+            _keep(self._tenants, tenant)
+            self._tenant_named[tenant.namespace, tenant.name] = uid
         elif kind == SCHEDULE.name:
             _keep(self._schedules, of_schedule(document))
         elif kind == STORE.name:
@@ -86,6 +90,10 @@ class Roster:
             if namespace in ("", tenant.namespace) and wanted <= tenant.labels.items()
         ]
         return sorted(found, key=lambda tenant: (tenant.namespace, tenant.name))
+
+    def tenant(self, namespace: str, name: str) -> TenantSummary | None:
+        """Return the Tenant of that name."""
+        return self._tenants.get(self._tenant_named.get((namespace, name), ""))
 
     def schedules(self) -> list[ScheduleSummary]:
         """Return all BackupSchedules."""
@@ -115,6 +123,14 @@ class Roster:
         """Return the TenantBackups whose run is not over."""
         return [self._backups[uid] for uid in self._unfinished]
 
+    def started(self) -> list[BackupSummary]:
+        """Return the TenantBackups whose run has begun and is not over."""
+        return [self._backups[uid] for uid in self._started]
+
+    def backup(self, uid: str) -> BackupSummary | None:
+        """Return the TenantBackup with that UID."""
+        return self._backups.get(uid)
+
     def _named(self, index: Mapping[_Name, set[str]], namespace: str, name: str) -> list[BackupSummary]:
         return [self._backups[uid] for uid in index.get((namespace, name), ())]
 
@@ -126,15 +142,22 @@ class Roster:
         self._backups[backup.uid] = backup
         for index, name in self._places(backup):
             index[backup.namespace, name].add(backup.uid)
-        (self._unfinished.discard if backup.finished else self._unfinished.add)(backup.uid)
+        if not backup.finished:
+            self._unfinished.add(backup.uid)
+            if backup.started:
+                self._started.add(backup.uid)
 
     def _forget(self, uid: str) -> None:
-        for others in (self._tenants, self._schedules, self._stores):
+        tenant = self._tenants.pop(uid, None)
+        if tenant and self._tenant_named.get((tenant.namespace, tenant.name)) == uid:
+            del self._tenant_named[tenant.namespace, tenant.name]
+        for others in (self._schedules, self._stores, self._restores, self._notifiers):
             others.pop(uid, None)
         backup = self._backups.pop(uid, None)
         if backup is None:
             return
         self._unfinished.discard(uid)
+        self._started.discard(uid)
         for index, name in self._places(backup):
             there = index[backup.namespace, name]
             there.discard(uid)

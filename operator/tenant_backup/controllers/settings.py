@@ -10,10 +10,12 @@ import kopf
 
 from tenant_backup.api.values import duration_seconds
 from tenant_backup.decisions.observed import Collection
+from tenant_backup.decisions.queue import Budget
 from tenant_backup.jobs import labels
 from tenant_backup.jobs.manifest import Runner
 
 _SHORTEST_INTERVAL, _SHORTEST_GRACE = 60, 7200  # seconds; backups may last an hour less than the grace
+BUDGET = Budget(total=10, per_server=4)  # backups at once
 LIVENESS = "http://0.0.0.0:8080/healthz"
 METRICS = "http://0.0.0.0:8081/metrics"
 
@@ -29,6 +31,8 @@ class Configuration:
     metrics: str = METRICS
     log_level: str = "INFO"
     collection: Collection = field(default_factory=Collection)
+    budget: Budget = BUDGET
+    correspondence: Correspondence = field(default_factory=lambda: Correspondence(Networks.parse(REFUSED)))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Configuration:
@@ -49,6 +53,13 @@ class Configuration:
             metrics=environment.get("TENANT_BACKUP_METRICS", METRICS),
             log_level=environment.get("TENANT_BACKUP_LOG_LEVEL", "INFO").upper(),
             collection=_collection(environment),
+            correspondence=_correspondence(environment),
+            budget=Budget(
+                total=_at_least_one(environment, "BUDGET_TOTAL", "budget.total", BUDGET.total),
+                per_server=_at_least_one(
+                    environment, "BUDGET_PER_SERVER", "budget.perServer", BUDGET.per_server
+                ),
+            ),
         )
 
 

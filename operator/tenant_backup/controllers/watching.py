@@ -13,6 +13,7 @@ from tenant_backup.decisions.verdicts import Ref
 from tenant_backup.decisions.verification import is_awaited
 from tenant_backup.jobs import labels
 
+from .admission import Admission
 from .dependents import Dependents
 from .queue import WorkQueue
 from .roster import Roster
@@ -24,13 +25,18 @@ Event = Mapping[str, Any]
 
 
 def register(
-    registry: kopf.OperatorRegistry, queue: WorkQueue[Ref], dependents: Dependents, roster: Roster
+    registry: kopf.OperatorRegistry,
+    queue: WorkQueue[Ref],
+    dependents: Dependents,
+    roster: Roster,
+    admission: Admission,
 ) -> None:
     """Have kopf watch our kinds, our Jobs and their pods, and add the keys they are about to the queue."""
 
     def ours(kind: str) -> Callable[..., Any]:
         async def changed(event: Event, **_: Any) -> None:
-            roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
+            with admission.freeing(event["object"]["metadata"]["uid"]):
+                roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
             _our_object(queue, dependents, kind, event)
 
         return changed

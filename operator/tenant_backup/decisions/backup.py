@@ -19,7 +19,9 @@ from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
 from .plan import Action, Announce, Audit, HoldData, Plan, Run, Subject
+from .queue import REFRESH, queue_status
 from .runs import Course, follow, newest, of_purpose, recorded, start
+from .summaries import FINISHED
 from .tenant import how_to_make_a_key, readable_by_somebody
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 from .verification import committed, decide_verification
@@ -31,10 +33,10 @@ def decide(seen: BackupSeen, now: datetime) -> Plan:
     """Return what to do about a TenantBackup."""
     if seen.backup.metadata.deletion_timestamp:
         return decide_deletion(seen, now)
-    if seen.status.get("state") == "Succeeded":
-        return decide_verification(seen, now)
-    if seen.status.get("state") == "Failed":
-        return Plan(recorded(seen.jobs))
+    if seen.status.get("state") in FINISHED:
+        return _ended(seen, now)
+    if seen.backup.spec.imported:
+        return decide_imported(seen, now)
     job, started = newest(of_purpose(seen.jobs, "backup")), parse(seen.status.get("startedAt"))
     if job is not None:
         # Checks hold the start back, never a Job that runs: it was told everything it needs.
@@ -46,6 +48,24 @@ def decide(seen: BackupSeen, now: datetime) -> Plan:
         if verdict is not None:
             return _plan(seen, Course(verdict), None, now)
     return _plan(seen, start(_run(seen), started, now), None, now)
+
+
+def _ended(seen: BackupSeen, now: datetime) -> Plan:
+    failed = seen.status.get("state") == "Failed"
+    return Plan(recorded(seen.jobs)) if failed else decide_committed(seen, now)
+
+
+def wants_to_start(seen: BackupSeen) -> bool:
+    """Whether nothing but its turn in the queue is missing; `seen.place` is not asked for yet."""
+    over = seen.backup.metadata.deletion_timestamp or seen.status.get("state") in FINISHED
+    if over or seen.backup.spec.imported:
+        return False
+    return not is_at_work(seen) and all(check(seen) is None for check in _CHECKS)
+
+
+def is_at_work(seen: BackupSeen) -> bool:
+    """Whether a Job of it may use the database now."""
+    return bool(of_purpose(seen.jobs, "backup")) and seen.status.get("state") not in FINISHED
 
 
 def its_tenant_is_there(seen: BackupSeen) -> Verdict | None:
@@ -102,6 +122,15 @@ def its_tenant_has_keys(seen: BackupSeen) -> Verdict | None:
     return tenant_has_keys(seen.tenant)
 
 
+def its_turn_has_come(seen: BackupSeen) -> Verdict | None:
+    """The last check: who cannot start anyway takes nobody's place."""
+    place = seen.place
+    if place is None:
+        return None
+    message = f"number {place.position} in the queue at {place.at:%H:%M} UTC: {place.why}"
+    return Waiting(Reason.QUEUED, message, REFRESH.total_seconds())  # the queue wakes it earlier
+
+
 _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_tenant_is_there,
     its_store_is_there,
@@ -109,6 +138,7 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_modules_are_known,
     it_ends_before_its_packs_may_be_collected,
     its_tenant_has_keys,
+    its_turn_has_come,
 )
 
 
@@ -221,6 +251,9 @@ def _status(
         status.setdefault("backupId", told.backup_id)
     if isinstance(verdict, Done) and course.facts:
         status |= _result(seen, course.facts, now)
+    status.pop("queue", None)
+    if seen.place and verdict.reason is Reason.QUEUED:
+        status["queue"] = queue_status(seen.place)
     if isinstance(verdict, Done | Failed):
         status |= ending(status, now)
         status.pop("progress", None)
@@ -283,5 +316,7 @@ def _state(verdict: Verdict, status: dict[str, Any]) -> str:
         return "Succeeded"
     if isinstance(verdict, Failed):
         return "Failed"
+    if verdict.reason is Reason.QUEUED:
+        return "Queued"
     running = isinstance(verdict, Waiting | Stalled) and "startedAt" in status
     return "Running" if running else "Pending"

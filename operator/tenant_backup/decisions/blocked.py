@@ -16,6 +16,8 @@ def blocked(
     """Return the status that says why; how something finished stays true."""
     if status.get("state") in ("Succeeded", "Failed", "Undone"):
         return dict(status)
-    found = conditions(headline, verdict, status, generation, now)
-    state = {"state": status.get("state", "Pending")} if headline == "Succeeded" else {}
-    return {**status, **state, "observedGeneration": generation, "conditions": found}
+    found = [*conditions(headline, verdict, status, generation, now), *others(status)]
+    known = "Pending" if "queue" in status else status.get("state", "Pending")
+    state = {"state": known} if headline == "Succeeded" else {}
+    kept = {key: value for key, value in status.items() if key != "queue"}
+    return {**kept, **state, "observedGeneration": generation, "conditions": found}

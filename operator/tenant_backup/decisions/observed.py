@@ -11,6 +11,11 @@ from tenant_backup.api import BackupSchedule, BackupStore, Tenant, TenantBackup,
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
+from .news import Objects
+from .queue import Place
+
+from .summaries import BackupSummary, TenantSummary
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -134,6 +139,7 @@ class BackupSeen:
     jobs: tuple[JobSeen, ...]
     platform: Platform
     terminating: bool = False  # the namespace or the kind itself is going away
+    place: Place | None = None  # in the queue; None: its turn has come, or it does not want one yet
     siblings: tuple[Sibling, ...] = ()
 
 

@@ -49,10 +49,16 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a waiting backup stands (1: the next), and what holds it back."""
+    """Where a waiting backup stands (1: the first), what holds it back, and when that was so."""
 
     position: int
     why: str
+    at: datetime
+
+
+def server_of(namespace: str, host: str, port: int) -> str:
+    """Return a database server as budgets count it; a host without a dot is a Service of the namespace."""
+    return f"{host.lower() if '.' in host else f'{host.lower()}.{namespace}.svc'}:{port}"
 
 
 Turn = tuple[datetime, str, str]
@@ -99,20 +105,20 @@ def why_not(running: Iterable[Contender], one: Contender, budgets: Budgets) -> s
     return use.described(full[0])
 
 
-def steady(place: Place, recorded: Mapping[str, Any], now: datetime) -> tuple[Place, datetime]:
-    """Return the place to show, and since when it is shown; `recorded` is `status.queue` so far.
+def steady(place: Place, recorded: Mapping[str, Any]) -> Place:
+    """Return the place to show; `recorded` is `status.queue` so far.
 
     A thousand waiting objects must not be written anew each time one of them starts.
     """
-    since = parse(recorded.get("updatedAt"))
-    if since is None or now - since >= REFRESH:
-        return place, now
-    return Place(recorded["position"], recorded["message"]), since
+    written = parse(recorded.get("updatedAt"))
+    if written is None or place.at - written >= REFRESH:
+        return place
+    return Place(recorded["position"], recorded["message"], written)
 
 
-def queue_status(place: Place, since: datetime) -> dict[str, Any]:
+def queue_status(place: Place) -> dict[str, Any]:
     """Return `status.queue` of a backup that waits."""
-    return {"position": place.position, "message": place.why, "updatedAt": rfc3339(since)}
+    return {"position": place.position, "message": place.why, "updatedAt": rfc3339(place.at)}
 
 
 _Share = tuple[tuple[str, str], str | None]  # the schedule (empty: the operator) and the server (None: all)

@@ -18,6 +18,7 @@ from tenant_backup.api.values import duration_seconds, quantity_bytes
 from .conditions import condition_of
 from .instants import parse
 from .names import slot_of
+from .queue import Budget, server_of
 
 Document = Mapping[str, Any]
 FINISHED = ("Succeeded", "Failed", "Expired")
@@ -132,7 +133,9 @@ def of_tenant(document: Document) -> TenantSummary:
         version=int(metadata["resourceVersion"]),
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
         labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
-        server=intern(f"{database.get('host', '')}:{database.get('port', '')}"),
+        server=intern(
+            server_of(metadata["namespace"], database.get("host", ""), database.get("port", 5432))
+        ),
         ready=_holds(status, "Ready"),
         recovery_point=duration_seconds(point) if point else None,
         objectives_met=_holds(status, "ObjectivesMet"),
@@ -157,6 +160,7 @@ class ScheduleSummary:
     last_success: datetime | None  # the newest slot in which every tenant succeeded
     next_runs: tuple[datetime, ...]
     counts: Mapping[str, int]  # of the last run: tenants by what became of their backup; and `selected`
+    budget: Budget | None
 
 
 def of_schedule(document: Document) -> ScheduleSummary:
@@ -164,6 +168,7 @@ def of_schedule(document: Document) -> ScheduleSummary:
     metadata, spec = document["metadata"], document["spec"]
     status: Document = document.get("status", {})
     upcoming = (parse(moment) for moment in status.get("nextRuns", ()))
+    budget: Document | None = spec.get("budget")
     return ScheduleSummary(
         namespace=intern(metadata["namespace"]),
         name=intern(metadata["name"]),
@@ -178,6 +183,7 @@ def of_schedule(document: Document) -> ScheduleSummary:
         last_success=parse(status.get("lastSuccess")),
         next_runs=tuple(moment for moment in upcoming if moment),
         counts={intern(what): int(number) for what, number in status.get("tenants", {}).items()},
+        budget=Budget(budget.get("total"), budget.get("perServer")) if budget else None,
     )
 
 
