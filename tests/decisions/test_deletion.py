@@ -40,6 +40,30 @@ def test_a_running_job_is_stopped_before_its_data_is_deleted() -> None:
     assert waiting.actions == ()
 
 
+def test_a_backup_that_never_ran_goes_at_once() -> None:
+    """There is nothing of it in the store; its finalizer is from its creation."""
+    plan = decide(deleted(status={"state": "Queued"}), NOW)
+    assert (plan.actions, plan.status) == ((ReleaseData(),), None)
+    unsure = backup(**DELETED | {"finalizers": ["tenantbackup.dev/data", "foregroundDeletion"]})
+    (run,) = decide(deleted(status={"state": "Queued"}, backup=unsure), NOW).actions
+    assert isinstance(run, Run)
+    assert isinstance(run.job, contract.Delete)
+
+
+def test_a_job_that_no_status_names_is_recorded_before_it_is_stopped() -> None:
+    """We may have died after creating it; once it is gone nobody knows that something may be in the store."""
+    running = (job(running=True),)
+    first = decide(deleted(status={"state": "Queued"}, jobs=running), NOW)
+    assert first.actions == ()
+    assert first.status
+    assert "startedAt" in first.status
+    assert decide(deleted(status=first.status, jobs=running), NOW).actions == (
+        RemoveJob("x-backup", "uid-job"),
+    )
+    (run,) = decide(deleted(status=first.status), NOW).actions
+    assert isinstance(run, Run)
+
+
 def test_then_a_job_of_the_store_deletes_the_data() -> None:
     """The dying backup does not own it: foreground deletion would collect it."""
     (run,) = decide(deleted(), NOW).actions
@@ -105,3 +129,51 @@ def test_without_our_finalizer_there_is_nothing_to_do() -> None:
     """Nothing was ever started, or the data stays on purpose."""
     seen = deleted(backup=backup(deletionTimestamp="2024-01-15T14:30:25Z"))
     assert decide(seen, NOW).actions == ()
+
+
+def test_label_hold_keeps_the_data_of_an_object_that_somebody_deletes() -> None:
+    """The object waits and says which label to remove; a running Job is stopped all the same."""
+    held = backup(**DELETED, labels={"tenantbackup.dev/hold": "audit"})
+    plan = decide(deleted(backup=held), at(1))
+    assert plan.actions == ()
+    assert plan.status
+    assert condition(plan.status, "Stalled")["reason"] == Reason.HELD
+    assert "tenantbackup.dev/hold" in condition(plan.status, "Stalled")["message"]
+    assert plan.status["state"] == "Succeeded"
+    assert len(decide(deleted(backup=held, jobs=(job("verify", running=True),)), at(1)).actions) == 1
+
+
+def test_label_hold_never_holds_a_namespace() -> None:
+    """The data stays anyhow."""
+    held = backup(**DELETED, labels={"tenantbackup.dev/hold": ""})
+    assert reasons(deleted(backup=held, terminating=True)) == ["DataRetained"]
+
+
+def test_a_verification_is_stopped_before_the_data_is_deleted() -> None:
+    """It would find the damage that we do."""
+    plan = decide(deleted(jobs=(job("verify", running=True),)), at(1))
+    assert plan.actions == (RemoveJob("x-verify", "uid-job"),)
+
+
+def test_data_that_is_not_this_backups_is_said_to_stay() -> None:
+    """The Job left it alone; nobody may believe that it is gone."""
+    facts = {"backupId": "acme_1", "deleted": False, "left": True, "message": "belongs to TenantBackup x"}
+    plan = decide(deleted(jobs=(job("delete", outcome=succeeded(facts)),)), at(1))
+    told = plan.actions[0]
+    assert isinstance(told, Announce)
+    assert (told.type, told.reason) == ("Warning", Reason.DATA_RETAINED)
+    assert "belongs to TenantBackup x" in told.message
+
+
+def test_deletion_policy_retain_keeps_the_data() -> None:
+    """Whoever set it afterwards, the finalizer goes at once."""
+    retained = backup({"deletionPolicy": "Retain"}, **DELETED)
+    assert reasons(deleted(backup=retained)) == ["DataRetained"]
+
+
+def test_a_clean_up_job_survives_the_foreground_deletion_of_the_backup() -> None:
+    """It is owned by the BackupStore, and gone by itself some time after its end."""
+    (run,) = decide(deleted(), NOW).actions
+    assert isinstance(run, Run)
+    assert run.owner != run.subject
+    assert run.expires == 900

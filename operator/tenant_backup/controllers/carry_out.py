@@ -159,6 +159,8 @@ class CarryOut:
 
     async def _create_backup(self, action: CreateBackup) -> None:
         metadata = {"name": action.name, "namespace": self._namespace, "labels": dict(action.labels)}
+        if action.spec.get("deletionPolicy", "Delete") == "Delete":
+            metadata["finalizers"] = [FINALIZER]  # it needs one before its Job: here it costs no write
         try:
             await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
         except AlreadyExists:

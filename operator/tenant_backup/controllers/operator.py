@@ -56,11 +56,11 @@ async def _kinds_are_served(cluster: Cluster, configuration: Configuration) -> N
 
 async def _watch(configuration: Configuration, cluster: Cluster) -> None:
     dependents, roster = Dependents(), Roster()
-    admission = Admission(roster, configuration.budget, lambda ref: queue.add(ref))
 
     def wake(ref: Ref) -> None:
         queue.add(ref)  # which is made below, of all of these
 
+    admission = Admission(roster, configuration.budget, wake)
     courier = Courier(cluster, configuration.correspondence, wake)
     await _know_all(roster, cluster, configuration)
     await _until_available(lambda: admission.load(cluster, configuration.namespaces))

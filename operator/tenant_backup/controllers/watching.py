@@ -18,7 +18,8 @@ from .dependents import Dependents
 from .queue import WorkQueue
 from .roster import Roster
 
-TOGETHER = 1.0  # seconds: many backups of one schedule end at once, and are counted once
+TALLY = 5.0  # seconds: a thousand backups of one schedule end within minutes, and each tally is a write
+TOGETHER = 1.0  # seconds: what follows from a change is done once for several that come together
 BURST = 0.05  # seconds: a pod's containers change one after the other
 _FINISHED = ("Succeeded", "Failed")
 Event = Mapping[str, Any]
@@ -66,7 +67,43 @@ def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event:
         queue.add(waiting)
     if event["type"] is not None:  # None: the first list; they all get a key of their own
         for other in also_concerned(kind, document, deleted=event["type"] == "DELETED"):
-            queue.after(other, TOGETHER)
+            queue.after(other, TALLY if other.kind == SCHEDULE.name else TOGETHER)
+
+
+def _tell(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
+    """Have the notifiers of the namespace look whether this is news."""
+    document = event["object"]
+    runs = kind in (BACKUP.name, RESTORE.name) and document.get("status", {}).get("state") not in FINISHED
+    if event["type"] is None or kind not in _TOLD or runs:
+        return
+    for notifier in roster.notifiers(document["metadata"]["namespace"]):
+        queue.after(Ref(NOTIFIER.name, notifier.namespace, notifier.name), TOGETHER)
+
+
+def _when_it_expires(queue: WorkQueue[Ref], key: Ref, document: Event) -> None:
+    due = expires_at(document["spec"], document["status"])
+    if due is not None:
+        queue.after(key, max((due - datetime.now(UTC)).total_seconds(), 0.0))
+
+
+def _those_it_prunes(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
+    """Have the Tenants look whether somebody prunes their backups, when a schedule comes or goes."""
+    if kind != SCHEDULE.name or event["type"] not in ("ADDED", "DELETED"):
+        return
+    metadata = event["object"]["metadata"]
+    made = roster.of_schedule(metadata["namespace"], metadata["name"])
+    for tenant in {backup.tenant for backup in made}:
+        queue.after(Ref(TENANT.name, metadata["namespace"], tenant), TOGETHER)
+
+
+def _those_it_is_for(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
+    """Have the schedules look who came and who left, when a Tenant did, or its labels may have changed."""
+    if kind != TENANT.name or event["type"] is None:
+        return
+    namespace = event["object"]["metadata"]["namespace"]
+    for schedule in roster.schedules():
+        if schedule.namespace == namespace:
+            queue.after(Ref(SCHEDULE.name, namespace, schedule.name), TALLY)
 
 
 def is_settled(kind: str, document: Event) -> bool:

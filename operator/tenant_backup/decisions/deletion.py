@@ -1,7 +1,8 @@
 """Deleting a TenantBackup: its Job first, then its data, then the object.
 
-Our finalizer is there exactly when a Job may have written something and `deletionPolicy` is Delete.
-It never holds a namespace or the kind itself that is going away: then the data stays.
+Our finalizer is there when a Job may have written something and `deletionPolicy` is Delete; a scheduled
+backup has it from the start, which is one write less for each of a thousand. It never holds a namespace or
+the kind itself that is going away: then the data stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .conditions import condition_of, conditions
+from .instants import rfc3339
 from .names import backup_id, job_name
 from .observed import BackupSeen, JobSeen
 from .plan import Announce, Plan, ReleaseData, RemoveJob, Run, Subject
@@ -39,20 +41,58 @@ def decide_deletion(seen: BackupSeen, now: datetime) -> Plan:
     """Return the next step of deleting a TenantBackup."""
     if FINALIZER not in seen.backup.metadata.finalizers:
         return Plan()
-    if seen.terminating:
-        return _let_go("its namespace or its kind is being deleted")
-    if seen.backup.spec.deletion_policy == "Retain":
-        return _let_go("deletionPolicy is Retain")
-    at_work = (*of_purpose(seen.jobs, "backup"), *of_purpose(seen.jobs, "verify"))
-    if at_work:
-        return _stop(at_work, seen, now)
+    if seen.terminating or seen.backup.spec.deletion_policy == "Retain":
+        whole = "its namespace or its kind is being deleted"
+        return _let_go(whole if seen.terminating else "deletionPolicy is Retain")
+    running = at_work(seen)
+    if running:
+        return _stopping(seen, running, now)
+    if _never_ran(seen):
+        return Plan((ReleaseData(),))
+    if LABEL_HOLD in seen.backup.metadata.labels:
+        message = (
+            f"label {LABEL_HOLD} keeps the data: remove it, and the data is deleted, and so is this object"
+        )
+        return _plan(seen, Course(Stalled(Reason.HELD, message)), now)
     return _delete_the_data(seen, now)
 
 
-def _stop(jobs: tuple[JobSeen, ...], seen: BackupSeen, now: datetime) -> Plan:
-    remove = tuple(RemoveJob(job.name, job.uid) for job in jobs if not job.removing)
+def _stopping(seen: BackupSeen, jobs: tuple[JobSeen, ...], now: datetime) -> Plan:
     verdict = Waiting(Reason.CANCELLED, "waiting until the pods of the backup are gone", LOOK_AGAIN)
-    return _plan(seen, Course(verdict, remove), now)
+    if _has_run(seen):
+        return _plan(seen, Course(verdict, stop(jobs)), now)
+    # Said before the Job goes: afterwards nothing else tells that something may be in the store.
+    started = {"startedAt": rfc3339(min(job.created for job in jobs))}
+    return Plan(status=while_deleting(seen, verdict, now) | started, retry_in=LOOK_AGAIN)
+
+
+def _never_ran(seen: BackupSeen) -> bool:
+    """Whether nothing can be in the store."""
+    # Foreground deletion may have taken along a Job that nobody had recorded.
+    in_view = "foregroundDeletion" not in seen.backup.metadata.finalizers
+    return in_view and not seen.jobs and not _has_run(seen)
+
+
+def _has_run(seen: BackupSeen) -> bool:
+    return bool({"startedAt", "backupId"} & seen.status.keys())
+
+
+def at_work(seen: BackupSeen) -> tuple[JobSeen, ...]:
+    """Return the Jobs that read or write its data."""
+    return (*of_purpose(seen.jobs, "backup"), *of_purpose(seen.jobs, "verify"))
+
+
+def stop(jobs: tuple[JobSeen, ...]) -> tuple[RemoveJob, ...]:
+    """Return what removes these Jobs; they are there until their last pod is gone."""
+    return tuple(RemoveJob(job.name, job.uid) for job in jobs if not job.removing)
+
+
+def outcome(course: Course) -> Announce:
+    """Return what became of the data, once a Job has deleted it or left it alone."""
+    facts = course.facts.facts if course.facts else {}
+    if facts.get("left"):
+        return Announce("Warning", Reason.DATA_RETAINED, f"the data stays in the store: {facts['message']}")
+    return Announce("Normal", Reason.DATA_DELETED, "the backup is deleted from its store")
 
 
 def _delete_the_data(seen: BackupSeen, now: datetime) -> Plan:
