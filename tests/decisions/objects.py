@@ -127,10 +127,11 @@ def store_seen(**fields: Any) -> StoreSeen:
 
 
 def ready_store(**status: Any) -> dict[str, Any]:
-    """The status of a store that has been ready for two weeks."""
+    """The status of a store that has been ready for two weeks, and was listed just now."""
     ready = {"type": "Ready", "status": "True", "observedGeneration": 1, "reason": "Ready", "message": "good"}
     conditions = [ready | {"lastTransitionTime": "2024-01-01T00:00:00Z"}]
-    return {"observedGeneration": 1, "conditions": conditions, **status}
+    listed = {"startedAt": "2024-01-15T14:30:25Z", "completedAt": "2024-01-15T14:30:25Z", "generation": 1}
+    return {"observedGeneration": 1, "conditions": conditions, "catalogue": listed, **status}
 
 
 def backup(spec: dict[str, Any] | None = None, **metadata: Any) -> TenantBackup:

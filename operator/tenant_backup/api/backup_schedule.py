@@ -138,14 +138,14 @@ class BackupScheduleSpec(Struct):
     spread: Spread = "0s"
     """Over how long the tenants of a slot are spread: each starts after its own offset, always the same."""
     on_new_tenant: Literal["BackUpNow", "Wait"] = "BackUpNow"
-    """What a tenant gets that the schedule has no backup of, once a slot has run: BackUpNow: one at once. Wait:
-    one in the next slot."""
+    """What a tenant gets that the schedule has no backup of, once a slot has run. BackUpNow: one at once.
+    Wait: one in the next slot."""
     overlap: Literal["Skip", "Queue"] = "Skip"
-    """When the tenant's previous run is still going: Skip: no backup in this slot. Queue: one that waits, and
+    """When the tenant's previous run is still going. Skip: no backup in this slot. Queue: one that waits, and
     never a second one that does."""
     missed_runs: Literal["RunOnce", "Skip"] = "RunOnce"
-    """When the operator was not running: RunOnce: the newest slot is made up for within startingDeadline. Skip:
-    only what is at most five minutes late."""
+    """When the operator was not running. RunOnce: the newest slot is made up for within startingDeadline.
+    Skip: only what is at most five minutes late."""
     starting_deadline: StartingDeadline = "4h"
     """How late a backup may start."""
     retries: Retries = Retries()
@@ -236,8 +236,10 @@ class BackupSchedule(Resource):
         Column("Suspend", ".spec.suspend", "boolean"),
         Column("Last-Run", ".status.lastRun", "date"),
         Column("Next-Run", ".status.nextRuns[0]"),
+        Column("Failed", ".status.tenants.failed", "integer"),
         AGE,
         Column("Time-Zone", ".spec.timeZone", wide=True),
+        Column("Missed", ".status.tenants.missed", "integer", wide=True),
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status', wide=True),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
         Column("Kept", ".status.retention.kept", "integer", wide=True),

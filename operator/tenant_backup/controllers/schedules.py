@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 
 from tenant_backup.api import BackupSchedule
-from tenant_backup.api.references import LABEL_HOLD, LABEL_SCHEDULE, LABEL_SLOT
-from tenant_backup.cluster import BACKUP, TENANT, Object
-from tenant_backup.decisions.names import slot_of
-from tenant_backup.decisions.observed import ScheduledBackup, ScheduleSeen
+from tenant_backup.api.references import LABEL_SCHEDULE
+from tenant_backup.cluster import Object
+from tenant_backup.decisions.observed import ScheduleSeen
+from tenant_backup.decisions.pruning import condemned
+from tenant_backup.decisions.summaries import BackupSummary
 
+from .afresh import backups_of
 from .look import Look
 
 
-async def observe(look: Look, document: Object, _now: datetime) -> ScheduleSeen:
+async def observe(look: Look, document: Object, now: datetime) -> ScheduleSeen:
     """Return one look at the BackupSchedule. Raises a ClusterError or pydantic.ValidationError."""
     schedule = BackupSchedule.model_validate(document)
     namespace = schedule.metadata.namespace
-    selector = schedule.spec.tenant_selector
-    labels = ",".join(f"{key}={value}" for key, value in selector.match_labels.items()) if selector else ""
-    found = await look.cluster.list(TENANT, namespace, labels=labels)
-    there = {item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]}
-    named = set(schedule.spec.tenants or ())
-    made = await look.cluster.list(BACKUP, namespace, labels=f"{LABEL_SCHEDULE}={schedule.metadata.name}")
+    selector, named = schedule.spec.tenant_selector, set(schedule.spec.tenants or ())
+    there = [
+        tenant
+        for tenant in look.roster.tenants(namespace, selector.match_labels if selector else None)
+        if not tenant.removing and (selector or tenant.name in named)
+    ]
+    backups = look.roster.of_schedule(namespace, schedule.metadata.name)
+    status = document.get("status", {})
+    going = {backup.tenant for backup in condemned(schedule.spec, status, backups, now)}
     return ScheduleSeen(
         schedule=schedule,
-        status=document.get("status", {}),
-        tenants=tuple(sorted(there if selector else there & named)),
-        backups=tuple(_scheduled(item) for item in made),
-        missing=tuple(sorted(named - there)),
+        status=status,
+        tenants=tuple(there),
+        backups=await with_fresh(look, schedule, backups, going),
+        missing=tuple(sorted(named - {tenant.name for tenant in there})),
+        taken=frozenset(backup.name for backup in look.roster.backups() if backup.namespace == namespace),
+        read_afresh=frozenset(going),
     )
 
 
-def _scheduled(document: Object) -> ScheduledBackup:
-    metadata, status = document["metadata"], document.get("status", {})
-    return ScheduledBackup(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        tenant=document["spec"]["tenantRef"]["name"],
-        slot=_slot(metadata),
-        state=status.get("state", ""),
-        corrupt=status.get("health") == "Corrupt",
-        held=LABEL_HOLD in metadata["labels"],
-        removing="deletionTimestamp" in metadata,
-    )
-
-
-def _slot(metadata: Object) -> datetime:
-    try:
-        return slot_of(metadata["labels"].get(LABEL_SLOT, ""))
-    except ValueError:  # somebody changed the label; the age is still known
-        return datetime.fromisoformat(metadata["creationTimestamp"]).astimezone(UTC)
+async def with_fresh(
+    look: Look, schedule: BackupSchedule, backups: Iterable[BackupSummary], tenants: Iterable[str]
+) -> tuple[BackupSummary, ...]:
+    """Return the schedule's backups, those of these tenants as the API server has them now."""
+    tenants = set(tenants)
+    found = [backup for backup in backups if backup.tenant not in tenants]
+    made = f"{LABEL_SCHEDULE}={schedule.metadata.name}"
+    for tenant in sorted(tenants):
+        found += await backups_of(look.cluster, schedule.metadata.namespace, tenant, made)
+    return tuple(found)

@@ -6,6 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 
 NAME_LIMIT = 63  # of label values and of Job names
+_MINUTES, _SECONDS = "%Y%m%d%H%M", "%Y%m%d%H%M%S"
 
 
 def shortened(*parts: str, limit: int = NAME_LIMIT) -> str:
@@ -32,19 +33,30 @@ def job_name(name: str, uid: str, purpose: str, generation: int = 0, attempt: in
     return head + tail
 
 
-def scheduled_backup(schedule: str, tenant: str, slot: datetime) -> str:
+def scheduled_backup(schedule: str, tenant: str, slot: datetime, attempt: int = 1) -> str:
     """Return the name of a schedule's backup of one tenant in one slot; a label value too."""
-    return shortened(schedule.replace(".", "-"), tenant.replace(".", "-"), slot_label(slot), limit=NAME_LIMIT)
+    parts = [schedule, tenant, slot_label(slot), *([str(attempt)] if attempt > 1 else [])]
+    plain = "-".join(parts).replace(".", "-")
+    if len(plain) <= NAME_LIMIT and "-" not in schedule and "." not in schedule + tenant:
+        return plain
+    # Tenant c of schedule a-b is not tenant b-c of schedule a.
+    return f"{plain[: NAME_LIMIT - 11].rstrip('-')}-{digest(*parts)}"
 
 
 def slot_label(slot: datetime) -> str:
-    """Return a slot as a label value: 202401150200, in UTC."""
-    return slot.astimezone(UTC).strftime("%Y%m%d%H%M")
+    """Return a slot as a label value, in UTC: 202401150200; with seconds where it is not on the minute."""
+    return slot.astimezone(UTC).strftime(_SECONDS if slot.second else _MINUTES)
 
 
 def slot_of(label: str) -> datetime:
     """Return the slot a label names. Raises ValueError."""
-    return datetime.strptime(label, "%Y%m%d%H%M").replace(tzinfo=UTC)
+    return datetime.strptime(label, _SECONDS if len(label) > 12 else _MINUTES).replace(tzinfo=UTC)
+
+
+def key_secret(tenant: str, signing_key: str) -> str:
+    """Return the name of the Secret with the tenant's keys, by their public half (hex)."""
+    known = hashlib.sha256(bytes.fromhex(signing_key)).hexdigest()[:10]
+    return shortened(tenant.replace(".", "-"), "keys", known)
 
 
 def backup_id(slug: str, created: datetime) -> str:

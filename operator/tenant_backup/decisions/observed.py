@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from tenant_backup.api import BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
+from tenant_backup.api import BackupNotifier, BackupSchedule, BackupStore, Tenant, TenantBackup, TenantRestore
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from .news import Objects
 from .queue import Place
-
 from .summaries import BackupSummary, TenantSummary
 
 
@@ -95,7 +94,8 @@ class TenantSeen:
     """A Tenant.
 
     `keys`: Absent: never made. Lost: named in status, but the Secret was never created. Gone: the Secret
-    was there, and somebody deleted it.
+    was there, and somebody deleted it. `recovered` is the public key (hex) of a Secret that somebody brought
+    back before this Tenant was made.
     """
 
     tenant: Tenant
@@ -103,19 +103,28 @@ class TenantSeen:
     keys: KeyState
     jobs: tuple[JobSeen, ...]
     platform: Platform
-    backups: int = 0  # that succeeded and are there
-    last_backup: tuple[str, str] | None = None  # name and completedAt
-    last_restore: tuple[str, str] | None = None
+    recovered: str = ""
+    backups: tuple[BackupSummary, ...] = ()  # all of the tenant's; read afresh while it is being deleted
+    schedules: frozenset[str] = frozenset()  # names of those that exist
+    terminating: bool = False  # the namespace or the kind itself is going away
+    last_restore: tuple[str, str] | None = None  # that succeeded: name and completedAt
 
 
 @dataclass(frozen=True)
 class StoreSeen:
-    """A BackupStore and its probes."""
+    """A BackupStore, its Jobs, and when a page of its catalogue is to be read, the objects there are.
+
+    `listed` is that page; None when there is none, or its Job's answer cannot be read any more. `backups` are
+    those of this store, `uids` those of all TenantBackups of the namespace.
+    """
 
     store: BackupStore
     status: Mapping[str, Any]
     jobs: tuple[JobSeen, ...]
     platform: Platform
+    listed: tuple[Mapping[str, Any], ...] | None = None
+    backups: tuple[BackupSummary, ...] = ()
+    uids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,9 @@ class BackupSeen:
     terminating: bool = False  # the namespace or the kind itself is going away
     place: Place | None = None  # in the queue; None: its turn has come, or it does not want one yet
     siblings: tuple[Sibling, ...] = ()
+    comparable: tuple[BackupSummary, ...] = ()  # others of the same tenant, store and modules
+    before: str = ""  # its schedule's backup of the tenant that runs now
+    line: tuple[BackupSummary, ...] = ()  # all backups of the tenant, read afresh when it is to expire
 
 
 @dataclass(frozen=True)
@@ -159,33 +171,52 @@ class RestoreSeen:
 
 
 @dataclass(frozen=True)
-class ScheduledBackup:
-    """One backup a schedule made."""
-
-    name: str
-    uid: str
-    tenant: str
-    slot: datetime
-    state: str  # "" while nobody looked at it
-    corrupt: bool = False
-    held: bool = False  # label tenantbackup.dev/hold
-    removing: bool = False
-
-    @property
-    def good(self) -> bool:
-        """Whether a restore can count on it."""
-        return self.state == "Succeeded" and not self.corrupt and not self.removing
-
-
-@dataclass(frozen=True)
 class ScheduleSeen:
-    """A BackupSchedule, the names of its tenants, and the backups it made.
+    """A BackupSchedule, its tenants, and the backups it made.
 
-    `missing` are tenants it names that do not exist.
+    `missing` are tenants it names that do not exist. `taken` are the names of all TenantBackups there are.
+    `read_afresh` are tenants whose backups were read from the API for this look, because some are about to
+    go; the others' may be a moment old.
     """
 
     schedule: BackupSchedule
     status: Mapping[str, Any]
-    tenants: tuple[str, ...]
-    backups: tuple[ScheduledBackup, ...]
+    tenants: tuple[TenantSummary, ...]
+    backups: tuple[BackupSummary, ...]
     missing: tuple[str, ...] = ()
+    taken: frozenset[str] = frozenset()
+    read_afresh: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something was not delivered. `message` is without secrets, and so without URLs."""
+
+    reason: Reason
+    message: str
+    needs_person: bool = False
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What became of the last delivery to one receiver. In memory only: a restart delivers at once.
+
+    While one is under way (`ended` is None) `problem` is that of the one before.
+    """
+
+    generation: int  # of the notifier's spec
+    ended: datetime | None = None
+    delivered: tuple[str, ...] = ()  # ids of the news
+    problem: Problem | None = None
+    failures: int = 0  # tries in a row that ended with a problem
+
+
+@dataclass(frozen=True)
+class NotifierSeen:
+    """A BackupNotifier, the objects of its namespace, and what its receivers last did."""
+
+    notifier: BackupNotifier
+    status: Mapping[str, Any]
+    objects: Objects
+    errands: Mapping[str, Errand]
+    platform: Platform
