@@ -56,7 +56,7 @@ class Load:
         connection = self._connect()
         wire.send(connection, {"get": "segment", "segment": segment_id})
         reader = wire.Reader(connection, "open")
-        return b"".join(reader.blocks()), reader.message()
+        return b"".join(bytes(block) for block in reader.blocks()), reader.message()
 
     def done(self) -> None:
         """Say that everything was loaded."""

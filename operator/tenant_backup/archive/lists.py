@@ -33,6 +33,11 @@ class ChunkRef(NamedTuple):
     offset: int  # in the frame's plaintext
     length: int  # bytes
 
+    def follows(self, before: ChunkRef) -> bool:
+        """Whether this chunk begins where the one `before` ends, in the same frame."""
+        end = (before.pack, before.frame, before.offset + before.length)
+        return (self.pack, self.frame, self.offset) == end
+
 
 @dataclass(frozen=True)
 class Part:

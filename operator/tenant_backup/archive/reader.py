@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,13 +136,17 @@ class ArchiveReader:
             return decode_catalogue(b"".join(pack.frame(number) for number in numbers))
 
     def blocks(self, segment: Segment) -> Iterator[bytes]:
-        """Yield a segment's bytes, each chunk after it was checked against its id. Raises Failure."""
+        """Yield a segment's bytes, each chunk after it was checked against its id. Raises Failure.
+
+        A block is at most a frame: chunks that lie side by side in it come together.
+        """
         frames: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         sent = 0
         for part in segment.parts:
-            for chunk in self.chunks(part):
-                yield self._chunk(chunk, frames)
-                sent += chunk.length
+            for neighbours in _side_by_side(self.chunks(part)):
+                block = self._checked(neighbours, frames)
+                yield block
+                sent += len(block)
         if sent != segment.bytes:
             raise _damaged(
                 f"backup {self.manifest.backup_id}", f"a segment has {sent} bytes, not {segment.bytes}"
@@ -165,13 +169,17 @@ class ArchiveReader:
                 raise Damaged(f"frame {part.frame} holds another chunk list")
             return chunks
 
-    def _chunk(self, chunk: ChunkRef, frames: OrderedDict[tuple[str, int], bytes]) -> bytes:
-        with _naming(names.pack(chunk.pack)):
-            plain = self._frame(chunk, frames)
-            data = plain[chunk.offset : chunk.offset + chunk.length]
-            if len(data) != chunk.length or chunk_id(data, self._chunk_id_key) != chunk.id:
-                raise Damaged(f"a chunk in frame {chunk.frame} is not what was written")
-            return data
+    def _checked(self, chunks: Sequence[ChunkRef], frames: OrderedDict[tuple[str, int], bytes]) -> bytes:
+        """Return what chunks of one frame hold, which lie side by side."""
+        first, last = chunks[0], chunks[-1]
+        with _naming(names.pack(first.pack)):
+            plain = self._frame(first, frames)
+            with memoryview(plain) as view:
+                for chunk in chunks:
+                    data = view[chunk.offset : chunk.offset + chunk.length]
+                    if len(data) != chunk.length or chunk_id(data, self._chunk_id_key) != chunk.id:
+                        raise Damaged(f"a chunk in frame {chunk.frame} is not what was written")
+            return plain[first.offset : last.offset + last.length]
 
     def _frame(self, chunk: ChunkRef, frames: OrderedDict[tuple[str, int], bytes]) -> bytes:
         key = (chunk.pack, chunk.frame)
@@ -261,6 +269,18 @@ class _Entry:
         """Close the file and so free its disk space."""
         if self.reader is not None:
             self.reader.close()
+
+
+def _side_by_side(chunks: Iterable[ChunkRef]) -> Iterator[list[ChunkRef]]:
+    """Gather chunks that follow each other in one frame of one pack."""
+    gathered: list[ChunkRef] = []
+    for chunk in chunks:
+        if gathered and not chunk.follows(gathered[-1]):
+            yield gathered
+            gathered = []
+        gathered.append(chunk)
+    if gathered:
+        yield gathered
 
 
 @contextmanager

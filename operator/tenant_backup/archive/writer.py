@@ -294,9 +294,9 @@ class _PackSeries:
         self._sink(Spooled(self._name(ref.id), pack.path, ref))
 
 
-# What zstd's level 3 does by itself is for files. Rows repeat themselves in longer matches and not far away:
-# with these it takes a sixth to a third less time, and the result is 1 to 8 % smaller.
-_TUNED = {3: {"min_match": 6, "chain_log": 15, "hash_log": 16}}
+# What zstd's level 3 does by itself is for files. Rows repeat themselves in longer matches and not far away.
+# With these it takes a third to a half of the time; rows come out 0 to 9 % smaller, prose 7 % larger.
+_TUNED = {3: {"strategy": zstandard.STRATEGY_FAST, "min_match": 6, "hash_log": 16, "target_length": 0}}
 
 
 class _Compressor:

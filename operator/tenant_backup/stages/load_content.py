@@ -7,6 +7,7 @@ excluded columns; sequences; constraints and indexes; grants; materialized views
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import threading
@@ -31,6 +32,8 @@ from . import wire
 
 PEER = "open"
 _PROGRESS_EVERY = 2.0  # seconds
+_UNEVEN = 1.25  # of a fair share: a table up to this size is loaded by one session
+_WORTH_FREEZING = 8 << 20  # bytes; emptying a table makes new files, which small ones are not worth
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,8 @@ class _Peer:
         self._connection = connection
         self._reader = wire.Reader(connection, PEER)
 
-    def blocks(self, segment: str) -> Iterator[bytes]:
-        """Yield a segment's bytes. They count only with the verdict that follows."""
+    def blocks(self, segment: str) -> Iterator[memoryview]:
+        """Yield a segment's bytes as `wire.Reader.blocks` does; they count only with the verdict behind them."""
         wire.send(self._connection, {"get": "segment", "segment": segment})
         yield from self._reader.blocks()
 
@@ -190,21 +193,43 @@ def _opened() -> Iterator[_Peer]:
         yield _Peer(connection)
 
 
+@dataclass(frozen=True)
+class _Load:
+    """What one transaction loads."""
+
+    table: dict[str, Any]
+    segments: tuple[str, ...]
+    frozen: bool = False
+
+
+def _loads(tables: list[dict[str, Any]], sessions: int) -> Iterator[_Load]:
+    """Yield what is to be loaded, the largest first, so that no long table is left for the end.
+
+    A table goes through one session, unless it is so large that the others would wait for it in the end.
+    """
+    fair = _UNEVEN * sum(table["bytes"] for table in tables) / sessions
+    for table in sorted(tables, key=lambda table: -table["bytes"]):
+        segments = tuple(table["segments"])
+        if table["bytes"] > fair and len(segments) > 1:
+            yield from (_Load(table, (segment,)) for segment in segments)
+        elif segments:
+            yield _Load(table, segments, frozen=table["bytes"] >= _WORTH_FREEZING)
+
+
 class _Transfer:
     """All row segments, several at once: each worker has its own connection to `open` and to the server."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._waiting: queue.SimpleQueue[tuple[dict[str, Any], str]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Load] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._failure: Failure | None = None
         self._by_table: dict[str, int] = {}
         self.bytes = 0
-        tables = source.catalogue["tables"]
-        # Largest first, so that no long table is left for the end.
-        for table in sorted(tables, key=lambda table: -table["bytes"]):
-            for segment in table["segments"]:
-                self._waiting.put((table, segment))
+        # More of them than cores would only take the processor from each other.
+        self._sessions = min(source.sessions, max(2, os.cpu_count() or 1))
+        for load in _loads(source.catalogue["tables"], self._sessions):
+            self._waiting.put(load)
 
     @property
     def rows(self) -> int:
@@ -213,7 +238,7 @@ class _Transfer:
 
     def run(self) -> None:
         """Load everything and compare each table's rows with the catalogue. Raises the first Failure."""
-        count = min(self._source.sessions, self._waiting.qsize())
+        count = min(self._sessions, self._waiting.qsize())
         threads = [
             threading.Thread(target=self._guarded, args=(self._work,), daemon=True) for _ in range(count)
         ]
@@ -255,16 +280,21 @@ class _Transfer:
     def _work(self) -> None:
         with _opened() as peer, self._source.connect() as connection, contextlib.suppress(queue.Empty):
             while self._failure is None:
-                table, segment = self._waiting.get_nowait()
-                self._load(peer, connection, table, segment)
+                self._load(peer, connection, self._waiting.get_nowait())
 
-    def _load(self, peer: _Peer, connection: Connection, table: dict[str, Any], segment: str) -> None:
-        """Load one segment; the transaction commits only after `open` and server agree on it."""
+    def _load(self, peer: _Peer, connection: Connection, load: _Load) -> None:
+        """Load some segments of a table; commit only after `open` and server agree on each."""
         with connection.transaction():
-            blocks = peer.blocks(segment)
-            loaded = rows.copy_in(connection, table, self._source.encoding, blocks)
-            verdict = peer.verdict()
-            rows.refuse_difference(table["name"], int(verdict["rows"]), loaded)
+            if load.frozen:
+                rows.empty(connection, load.table)
+            for segment in load.segments:
+                self._load_segment(peer, connection, load, segment)
+
+    def _load_segment(self, peer: _Peer, connection: Connection, load: _Load, segment: str) -> None:
+        table, encoding = load.table, self._source.encoding
+        loaded = rows.copy_in(connection, table, encoding, peer.blocks(segment), frozen=load.frozen)
+        verdict = peer.verdict()
+        rows.refuse_difference(table["name"], int(verdict["rows"]), loaded)
         with self._lock:
             self._by_table[table["name"]] = self._by_table.get(table["name"], 0) + loaded
             self.bytes += int(verdict["bytes"])

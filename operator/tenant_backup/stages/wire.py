@@ -184,17 +184,25 @@ class Reader:
         if at:
             yield view[:at]
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the blocks of a framed stream up to its end."""
+    def blocks(self) -> Iterator[memoryview]:
+        """Yield the bytes of a framed stream up to its end, in pieces of up to BLOCK bytes.
+
+        A piece is a view of the reader's own buffer: it is good until the next one is asked for.
+        """
+        buffer = self._buffer = self._buffer or bytearray(BLOCK + 2 * MARKER_LENGTH)
+        view = memoryview(buffer)
         while True:
             head = self._exactly(_LENGTH.size)
             assert head is not None
-            (length,) = _LENGTH.unpack(head)
-            if length == 0:
+            (left,) = _LENGTH.unpack(head)
+            if left == 0:
                 return
-            block = self._exactly(length)
-            assert block is not None
-            yield block
+            while left:
+                received = self._receive_into(view[: min(left, BLOCK)])
+                if not received:
+                    raise peer_failed(self._peer)
+                yield view[:received]
+                left -= received
 
     def _exactly(self, length: int, *, may_end: bool = False) -> bytes | None:
         parts = [self._ahead[:length]]
@@ -217,6 +225,11 @@ class Reader:
             return b""
 
     def _receive_into(self, room: memoryview) -> int:
+        if self._ahead:
+            taken = self._ahead[: len(room)]
+            self._ahead = self._ahead[len(taken) :]
+            room[: len(taken)] = taken
+            return len(taken)
         try:
             return self._connection.recv_into(room)
         except ConnectionError:

@@ -58,7 +58,7 @@ class Definitions:
             child = clients.start(command, subprocess.DEVNULL)
             self._finish(child, f"restoring {section}")
 
-    def restore_large_objects(self, blocks: Iterable[bytes]) -> None:
+    def restore_large_objects(self, blocks: Iterable[bytes | memoryview]) -> None:
         """Restore an archive of large objects as it arrives. Raises Failure."""
         child = clients.start(self._command(), subprocess.DEVNULL, subprocess.PIPE)
         assert child.stdin
