@@ -93,6 +93,6 @@ def test_backups_and_restores_can_be_selected_by_tenant(installed_types: None, n
 
 
 def test_short_names_and_the_category_find_the_kinds(installed_types: None, namespace: Kubectl) -> None:
-    """`kubectl get tnt,bst,tb,tr,bsch` and `kubectl get tenantbackup` work as documented."""
-    for what in ("tnt", "bst", "tb", "tr", "bsch", "tnt,bst,tb,tr,bsch"):
+    """`kubectl get tnt,bst,tb,tr,bsch,bn` and `kubectl get tenantbackup` work as documented."""
+    for what in ("tnt", "bst", "tb", "tr", "bsch", "bn", "tnt,bst,tb,tr,bsch,bn"):
         assert "No resources found" in namespace.run("get", what).stderr.decode()

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from hack.lab.kubectl import Kubectl
+from tenant_backup.controllers.delivery_networks import REFUSED
 
 from .conftest import CHART, helm, rendered
 
 Objects = list[dict[str, Any]]
-FIVE = {"tenants", "backupstores", "tenantbackups", "tenantrestores", "backupschedules"}
+KINDS = {"tenants", "backupstores", "tenantbackups", "tenantrestores", "backupschedules", "backupnotifiers"}
 
 
 def of_kind(objects: Objects, kind: str) -> Objects:
@@ -32,6 +33,7 @@ def test_helm_lint_has_nothing_to_say() -> None:
         ("operator.image.repository=", "repository"),
         ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
         ("admissionPolicies.enabled=perhaps", "enabled"),
+        ("notifiers.refusedNetworks={everywhere}", "refusedNetworks"),
         ("runer.image.tag=1", "runer"),
     ],
 )
@@ -52,7 +54,7 @@ def test_every_value_is_in_the_schema_and_every_schema_entry_is_a_value() -> Non
 def test_uninstalling_keeps_the_kinds_and_so_every_object(objects: Objects) -> None:
     """Deleting a CRD deletes all its objects, and with them, by finalizer, the data."""
     definitions = of_kind(objects, "CustomResourceDefinition")
-    assert {item["metadata"]["name"] for item in definitions} == {f"{name}.tenantbackup.dev" for name in FIVE}
+    assert {item["metadata"]["name"] for item in definitions} == {f"{name}.tenantbackup.dev" for name in KINDS}
     assert all(item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for item in definitions)
 
 
@@ -64,6 +66,28 @@ def test_the_operator_cannot_read_a_secret(objects: Objects) -> None:
     assert len(roles) == len(names)
     assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["create"]]
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["resources"] + rule["apiGroups"]]
+    assert of_kind(objects, "Role") == []
+
+
+def test_secrets_of_notifiers_may_be_read_in_the_namespaces_that_are_named() -> None:
+    """And not changed or listed, nor anywhere else."""
+    objects = rendered("--set", "notifiers.namespaces={blue}")
+    (role,) = of_kind(objects, "Role")
+    assert role["metadata"]["namespace"] == "blue"
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+    (binding,) = of_kind(objects, "RoleBinding")
+    assert binding["metadata"]["namespace"] == "blue"
+    assert binding["subjects"][0]["namespace"] == "tenant-backup-system"
+
+
+def test_the_networks_where_no_receiver_may_be_are_those_of_the_code(objects: Objects) -> None:
+    """Whoever runs the operator without the chart is as safe; and whom to allow what is told by name."""
+    (deployment,) = of_kind(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert environment["TENANT_BACKUP_REFUSED_NETWORKS"].split(",") == list(REFUSED)
+    account = environment["TENANT_BACKUP_SERVICE_ACCOUNT"]
+    assert account == "tenant-backup-system:tenant-backup-operator"
 
 
 def test_with_watched_namespaces_the_operator_has_rights_there_only() -> None:

@@ -25,6 +25,7 @@ PLURALS = {
     "TenantBackup": "tenantbackups",
     "TenantRestore": "tenantrestores",
     "BackupSchedule": "backupschedules",
+    "BackupNotifier": "backupnotifiers",
 }
 
 

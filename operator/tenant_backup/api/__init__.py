@@ -4,6 +4,7 @@ Parse an object of the API server with `Tenant.model_validate(document)`. A brok
 raises `pydantic.ValidationError`, never anything else.
 """
 
+from .backup_notifier import BackupNotifier
 from .backup_schedule import BackupSchedule
 from .backup_store import BackupStore
 from .resource import Condition, Metadata, Resource
@@ -11,10 +12,18 @@ from .tenant import Tenant
 from .tenant_backup import TenantBackup
 from .tenant_restore import TenantRestore
 
-KINDS: tuple[type[Resource], ...] = (Tenant, BackupStore, TenantBackup, TenantRestore, BackupSchedule)
+KINDS: tuple[type[Resource], ...] = (
+    Tenant,
+    BackupStore,
+    TenantBackup,
+    TenantRestore,
+    BackupSchedule,
+    BackupNotifier,
+)
 
 __all__ = [
     "KINDS",
+    "BackupNotifier",
     "BackupSchedule",
     "BackupStore",
     "Condition",

@@ -36,7 +36,8 @@ STORE = Kind("BackupStore", GROUP_VERSION, "backupstores")
 BACKUP = Kind("TenantBackup", GROUP_VERSION, "tenantbackups")
 RESTORE = Kind("TenantRestore", GROUP_VERSION, "tenantrestores")
 SCHEDULE = Kind("BackupSchedule", GROUP_VERSION, "backupschedules")
-OURS = {kind.name: kind for kind in (TENANT, STORE, BACKUP, RESTORE, SCHEDULE)}
+NOTIFIER = Kind("BackupNotifier", GROUP_VERSION, "backupnotifiers")
+OURS = {kind.name: kind for kind in (TENANT, STORE, BACKUP, RESTORE, SCHEDULE, NOTIFIER)}
 
 JOB = Kind("Job", "batch/v1", "jobs")
 POD = Kind("Pod", "v1", "pods")

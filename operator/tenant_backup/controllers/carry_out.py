@@ -38,6 +38,7 @@ from tenant_backup.decisions.plan import (
     Condemn,
     CreateBackup,
     DeleteBackup,
+    Deliver,
     ExpireJob,
     HoldData,
     MakeKeys,
@@ -64,9 +65,10 @@ class ForeignObject(Exception):
 class CarryOut:
     """Carries out one plan about one object, as it was read."""
 
-    def __init__(self, cluster: Cluster, runner: Runner, kind: Kind, target: Object) -> None:
+    def __init__(self, cluster: Cluster, runner: Runner, look: Look, kind: Kind, target: Object) -> None:
         self._cluster = cluster
         self._runner = runner
+        self._courier = look.courier
         self._kind = kind
         self._target = target  # the newest version we know
         self._keys: Mapping[str, Any] = {}
@@ -78,6 +80,7 @@ class CarryOut:
             CreateBackup: self._create_backup,
             DeleteBackup: self._delete_backup,
             Condemn: self._condemn,
+            Deliver: self._deliver,
             HoldData: self._hold_data,
             ReleaseData: self._release_data,
             Announce: self._announce,
@@ -177,8 +180,13 @@ class CarryOut:
             return
         await self._post(there["metadata"], Announce("Warning", Reason.VERIFICATION_FAILED, action.message))
         found = {"level": action.level, "message": action.message}
+        if "completedAt" in there["status"].get("verification", {}):  # else its own verification is to come
+            found["completedAt"] = rfc3339(Look.now())
         status = {"health": "Corrupt", "verification": found}
         await self._cluster.patch_status(BACKUP, there, status)
+
+    async def _deliver(self, action: Deliver) -> None:
+        self._courier.send(action)
 
     async def _hold_data(self, _action: HoldData) -> None:
         await self._patch_finalizers([*self._finalizers, FINALIZER])

@@ -80,6 +80,7 @@ async def _watch(configuration: Configuration, cluster: Cluster) -> None:
     @kopf.on.cleanup(registry=registry, id="finish-work")
     async def finish_work(**_: Any) -> None:
         await queue.close()
+        await courier.close()
 
     queue.start()
     keep_true = asyncio.create_task(_reload(roster, cluster, configuration))

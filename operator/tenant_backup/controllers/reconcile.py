@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tenant_backup.cluster import (
     BACKUP,
+    NOTIFIER,
     OURS,
     RESTORE,
     SCHEDULE,
@@ -29,7 +30,7 @@ from tenant_backup.cluster import (
     Unavailable,
 )
 from tenant_backup.contract.reasons import Reason
-from tenant_backup.decisions import backup, restore, schedule, store, tenant
+from tenant_backup.decisions import backup, notifications, restore, schedule, store, tenant
 from tenant_backup.decisions.blocked import blocked
 from tenant_backup.decisions.conditions import Headline
 from tenant_backup.decisions.plan import Plan
@@ -37,7 +38,7 @@ from tenant_backup.decisions.verdicts import Ref, Stalled, Verdict, Waiting
 from tenant_backup.jobs.manifest import Runner
 from tenant_backup.telemetry.counters import ERRORS, RECONCILE_SECONDS, RECONCILES
 
-from . import backups, restores, schedules, stores, tenants
+from . import backups, notifiers, restores, schedules, stores, tenants
 from .carry_out import CarryOut, ForeignObject
 from .dependents import Dependents
 from .look import Look
@@ -66,6 +67,7 @@ CONTROLLERS = {
         Controller(BACKUP, "Succeeded", backups.observe, backup.decide),
         Controller(RESTORE, "Succeeded", restores.observe, restore.decide),
         Controller(SCHEDULE, "Ready", schedules.observe, schedule.decide),
+        Controller(NOTIFIER, "Ready", notifiers.observe, notifications.decide),
     )
 }
 
@@ -112,8 +114,9 @@ class Reconciler:
         document = await self._cluster.get(OURS[key.kind], key.namespace, key.name)
         if document is None:
             self._dependents.wait(key, ())
+            self._look.courier.forget(key)
             return None
-        carry_out = CarryOut(self._cluster, self._runner, controller.kind, document)
+        carry_out = CarryOut(self._cluster, self._runner, self._look, controller.kind, document)
         try:
             plan = controller.decide(await controller.observe(self._look, document, now), now)
             self._dependents.wait(key, plan.wait_for)
@@ -146,7 +149,8 @@ class Reconciler:
             return
         generation, status = document["metadata"]["generation"], document.get("status", {})
         said = blocked(controller.headline, verdict, status, generation, now)
-        await CarryOut(self._cluster, self._runner, controller.kind, document).write(said)
+        carry_out = CarryOut(self._cluster, self._runner, self._look, controller.kind, document)
+        await carry_out.write(said)
 
 
 def _verdict(error: ValidationError | Rejected | ForeignObject) -> Verdict:

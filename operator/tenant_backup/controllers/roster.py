@@ -1,4 +1,4 @@
-"""The roster: a summary of every object of ours but TenantRestores, fed by the watches.
+"""The roster: a summary of every object of ours, fed by the watches.
 
 It is read by whoever thinks about many objects at once; listing ten thousand of them for each thought would
 cost seconds and memory. It is complete before the first decision (`load`), and a moment behind the API
@@ -12,20 +12,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from tenant_backup.cluster import BACKUP, SCHEDULE, STORE, TENANT, Cluster, Object
+from tenant_backup.cluster import BACKUP, NOTIFIER, RESTORE, SCHEDULE, STORE, TENANT, Cluster, Object
 from tenant_backup.decisions.summaries import (
     BackupSummary,
+    NotifierSummary,
+    RestoreSummary,
     ScheduleSummary,
     StoreSummary,
     TenantSummary,
     of_backup,
+    of_notifier,
+    of_restore,
     of_schedule,
     of_store,
     of_tenant,
 )
 
 _Name = tuple[str, str]  # namespace and name
-_Summary = TypeVar("_Summary", TenantSummary, ScheduleSummary, StoreSummary)
+_Summary = TypeVar("_Summary", TenantSummary, ScheduleSummary, StoreSummary, RestoreSummary, NotifierSummary)
 
 
 class Roster:
@@ -36,6 +40,8 @@ class Roster:
         self._tenants: dict[str, TenantSummary] = {}
         self._schedules: dict[str, ScheduleSummary] = {}
         self._stores: dict[str, StoreSummary] = {}
+        self._restores: dict[str, RestoreSummary] = {}
+        self._notifiers: dict[str, NotifierSummary] = {}
         self._of_schedule: defaultdict[_Name, set[str]] = defaultdict(set)
         self._of_tenant: defaultdict[_Name, set[str]] = defaultdict(set)
         self._of_store: defaultdict[_Name, set[str]] = defaultdict(set)
@@ -53,8 +59,9 @@ class Roster:
         seen: set[str] = set()
         self._gone.clear()
         known = [*self._backups, *self._tenants, *self._schedules, *self._stores]
+        known += [*self._restores, *self._notifiers]
         for namespace in tuple(namespaces) or ("",):
-            for kind in (TENANT, STORE, SCHEDULE, BACKUP):
+            for kind in (TENANT, STORE, SCHEDULE, BACKUP, RESTORE, NOTIFIER):
                 async for document in cluster.pages(kind, namespace):
                     self.see(kind.name, document)
                     seen.add(document["metadata"]["uid"])
@@ -80,6 +87,10 @@ class Roster:
             _keep(self._schedules, of_schedule(document))
         elif kind == STORE.name:
             _keep(self._stores, of_store(document))
+        elif kind == RESTORE.name:
+            _keep(self._restores, of_restore(document))
+        elif kind == NOTIFIER.name:
+            _keep(self._notifiers, of_notifier(document))
 
     def tenants(self, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[TenantSummary]:
         """Return the Tenants of a namespace (empty: of all) that have all these labels, by name."""
@@ -102,6 +113,14 @@ class Roster:
     def stores(self) -> list[StoreSummary]:
         """Return all BackupStores."""
         return list(self._stores.values())
+
+    def restores(self) -> list[RestoreSummary]:
+        """Return all TenantRestores."""
+        return list(self._restores.values())
+
+    def notifiers(self, namespace: str) -> list[NotifierSummary]:
+        """Return the BackupNotifiers of a namespace."""
+        return [one for one in self._notifiers.values() if one.namespace == namespace]
 
     def backups(self) -> list[BackupSummary]:
         """Return all TenantBackups."""

@@ -14,6 +14,9 @@ from tenant_backup.decisions.queue import Budget
 from tenant_backup.jobs import labels
 from tenant_backup.jobs.manifest import Runner
 
+from .delivery import Correspondence
+from .delivery_networks import REFUSED, Networks
+
 _SHORTEST_INTERVAL, _SHORTEST_GRACE = 60, 7200  # seconds; backups may last an hour less than the grace
 BUDGET = Budget(total=10, per_server=4)  # backups at once
 LIVENESS = "http://0.0.0.0:8080/healthz"
@@ -61,6 +64,15 @@ class Configuration:
                 ),
             ),
         )
+
+
+def _correspondence(environment: Mapping[str, str]) -> Correspondence:
+    refused = environment.get("TENANT_BACKUP_REFUSED_NETWORKS")
+    try:
+        networks = Networks.parse(REFUSED if refused is None else _words(refused))
+    except ValueError as error:
+        raise ValueError(f"notifiers.refusedNetworks: {error}") from None
+    return Correspondence(networks, environment.get("TENANT_BACKUP_SERVICE_ACCOUNT", ""))
 
 
 def _collection(environment: Mapping[str, str]) -> Collection:

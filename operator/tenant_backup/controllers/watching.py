@@ -8,7 +8,8 @@ from typing import Any
 import kopf
 
 from tenant_backup.api.references import LABEL_SCHEDULE
-from tenant_backup.cluster import BACKUP, JOB, OURS, POD, RESTORE, SCHEDULE, TENANT
+from tenant_backup.cluster import BACKUP, JOB, NOTIFIER, OURS, POD, RESTORE, SCHEDULE, STORE, TENANT
+from tenant_backup.decisions.summaries import FINISHED
 from tenant_backup.decisions.verdicts import Ref
 from tenant_backup.decisions.verification import is_awaited
 from tenant_backup.jobs import labels
@@ -22,6 +23,7 @@ TALLY = 5.0  # seconds: a thousand backups of one schedule end within minutes, a
 TOGETHER = 1.0  # seconds: what follows from a change is done once for several that come together
 BURST = 0.05  # seconds: a pod's containers change one after the other
 _FINISHED = ("Succeeded", "Failed")
+_TOLD = (BACKUP.name, RESTORE.name, TENANT.name, STORE.name)
 Event = Mapping[str, Any]
 
 
@@ -39,6 +41,7 @@ def register(
             with admission.freeing(event["object"]["metadata"]["uid"]):
                 roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
             _our_object(queue, dependents, kind, event)
+            _tell(queue, roster, kind, event)
 
         return changed
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from tenant_backup.api import BackupNotifier
+from tenant_backup.api.backup_notifier import ReceiverName
 from tenant_backup.api.resource import Resource
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
+from .news import News
 from .verdicts import Ref
 
 
@@ -137,6 +140,19 @@ class ReleaseData:
 
 
 @dataclass(frozen=True)
+class Deliver:
+    """Tell a receiver of a BackupNotifier these news; none: only see whether its Secrets can be read.
+
+    What comes of it is seen by a later look. `source` says which cluster speaks.
+    """
+
+    notifier: BackupNotifier
+    receiver: ReceiverName
+    news: tuple[News, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class Announce:
     """An Event on the object. Its name is a function of object and content: never posted twice."""
 
@@ -160,6 +176,7 @@ Action = (
     | CreateBackup
     | DeleteBackup
     | Condemn
+    | Deliver
     | HoldData
     | ReleaseData
     | Announce

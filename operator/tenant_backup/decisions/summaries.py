@@ -52,6 +52,9 @@ class BackupSummary:
     added: int
     held: bool  # label tenantbackup.dev/hold
     removing: bool
+    doubted: datetime | None = None  # when it was last verified, if that did not find it Healthy
+    trouble: str = ""  # why the run failed, or the verification
+    requested_by: str = ""
 
     @property
     def finished(self) -> bool:
@@ -100,7 +103,19 @@ def of_backup(document: Document) -> BackupSummary:
         added=int(sizes.get("added", 0)),
         held=LABEL_HOLD in labels,
         removing="deletionTimestamp" in metadata,
+        doubted=_doubted(status),
+        trouble=_trouble(status),
+        requested_by=intern(status.get("requestedBy", "")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Something that should be and is not: since when, and why."""
+
+    since: datetime
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,7 @@ class TenantSummary:
     recovery_point: int | None  # seconds, of spec.objectives
     objectives_met: bool | None  # None: it has none, or nobody looked yet
     removing: bool
+    missed: Begun | None = None  # its objectives are
 
 
 def of_tenant(document: Document) -> TenantSummary:
@@ -140,6 +156,7 @@ def of_tenant(document: Document) -> TenantSummary:
         recovery_point=duration_seconds(point) if point else None,
         objectives_met=_holds(status, "ObjectivesMet"),
         removing="deletionTimestamp" in metadata,
+        missed=_begun(status, "ObjectivesMet"),
     )
 
 
@@ -204,6 +221,7 @@ class StoreSummary:
     unlisted: int | None  # backups in the store without an object
     collected: datetime | None  # when the last collection that succeeded ended
     freed: int | None  # by the last collection
+    nearly_full: Begun | None = None
 
     @property
     def warning(self) -> float | None:
@@ -231,7 +249,85 @@ def of_store(document: Document) -> StoreSummary:
         unlisted=status.get("unlisted"),
         collected=parse(collection.get("completedAt")),
         freed=collection.get("freedBytes"),
+        nearly_full=_begun(status, "CapacityOk"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSummary:
+    """One TenantRestore, as far as who is told of it needs it."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    tenant: str  # it restores into
+    backup: str
+    strategy: str
+    state: str
+    reason: str  # of its headline condition
+    trouble: str  # why it failed
+    completed: datetime | None
+    requested_by: str
+
+
+def of_restore(document: Document) -> RestoreSummary:
+    """Return the summary of a TenantRestore as the API server sends it."""
+    metadata, spec = document["metadata"], document["spec"]
+    status: Document = document.get("status", {})
+    return RestoreSummary(
+        namespace=intern(metadata["namespace"]),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        tenant=intern(spec["target"]["tenantRef"]["name"]),
+        backup=spec["source"].get("backupRef", {}).get("name", ""),
+        strategy=intern(spec.get("strategy", "")),
+        state=intern(status.get("state", "")),
+        reason=intern(_reason(status, "Succeeded")),
+        trouble=_trouble(status),
+        completed=parse(status.get("completedAt")),
+        requested_by=intern(status.get("requestedBy", "")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierSummary:
+    """One BackupNotifier: that it is there."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+
+
+def of_notifier(document: Document) -> NotifierSummary:
+    """Return the summary of a BackupNotifier as the API server sends it."""
+    metadata = document["metadata"]
+    version = int(metadata["resourceVersion"])
+    return NotifierSummary(metadata["namespace"], metadata["name"], metadata["uid"], version)
+
+
+def _begun(status: Document, condition: str) -> Begun | None:
+    """Return since when the condition is False, if it is."""
+    found = condition_of(status, condition)
+    since = parse(found.get("lastTransitionTime"))
+    if since is None or found.get("status") != "False":
+        return None
+    return Begun(since, intern(found.get("reason", "")), found.get("message", ""))
+
+
+def _trouble(status: Document) -> str:
+    """Return why it failed: the words about what went well are not kept."""
+    if status.get("state") == "Failed":
+        return str(condition_of(status, "Succeeded").get("message", ""))
+    return str(status.get("verification", {}).get("message", "")) if _doubted(status) else ""
+
+
+def _doubted(status: Document) -> datetime | None:
+    done: Document = status.get("verification", {})
+    ended = done.get("completedAt")
+    return parse(ended) if ended != done.get("healthyAt") else None
 
 
 def _holds(status: Document, condition: str) -> bool | None:
