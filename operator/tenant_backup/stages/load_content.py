@@ -178,7 +178,7 @@ class _Peer:
         self._reader = wire.Reader(connection, PEER)
 
     def blocks(self, segment: str) -> Iterator[memoryview]:
-        """Yield a segment's bytes as `wire.Reader.blocks` does; they count only with the verdict behind them."""
+        """Yield a segment as `wire.Reader.blocks` does; it counts only with the verdict behind it."""
         wire.send(self._connection, {"get": "segment", "segment": segment})
         yield from self._reader.blocks()
 
