@@ -130,6 +130,15 @@ def test_a_schedules_interval_is_its_longest_pause() -> None:
     assert said.of("schedule_tenants")["ns", "failed", "nightly"] == 1
 
 
+def test_a_slot_that_is_under_way_is_the_last_one() -> None:
+    """`lastRun` moves on when it is settled; until then the pause would be two days."""
+    slots = {"lastRun": "2026-01-01T02:00:00Z", "nextRuns": ["2026-01-03T02:00:00Z"]}
+    under_way = backup("a", state="Running")
+    under_way["metadata"]["labels"]["tenantbackup.dev/slot"] = "202601020200"
+    said = scrape(BackupSchedule=[schedule(**slots)], TenantBackup=[under_way])
+    assert said.of("schedule_interval_seconds") == {("ns", "nightly"): 86400}
+
+
 def test_a_tenants_conditions_are_told_only_when_they_are_known() -> None:
     """Unknown is neither 0 nor 1."""
     said = scrape(Tenant=[tenant("a", Ready="True", ObjectivesMet="False"), tenant("b", Ready="Unknown")])

@@ -60,10 +60,11 @@ class TenantFigures:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFigures:
-    """One BackupSchedule and how many Tenants it chooses."""
+    """One BackupSchedule, how many Tenants it chooses, and the newest slot it has begun."""
 
     schedule: ScheduleSummary
     chosen: int
+    begun: datetime | None
 
     @property
     def next_run(self) -> datetime | None:
@@ -73,7 +74,7 @@ class ScheduleFigures:
     @property
     def interval(self) -> float | None:
         """The longest pause between the last slot and the next ones, in seconds; None while suspended."""
-        slots = [slot for slot in (self.schedule.last_run, *self.schedule.next_runs) if slot]
+        slots = [slot for slot in (self.begun, *self.schedule.next_runs) if slot]
         pauses = [(later - earlier).total_seconds() for earlier, later in pairwise(slots)]
         return max(pauses, default=None) if not self.schedule.suspended else None
 
@@ -131,8 +132,13 @@ class Figures:
 
     def schedules(self) -> Iterator[tuple[_Name, ScheduleFigures]]:
         """Yield the BackupSchedules."""
+        begun = {name: schedule.last_run for name, schedule in self._schedules.items() if schedule.last_run}
+        for backup in self._known.backups:  # lastRun moves on only when the slot is settled
+            name = (backup.namespace, backup.schedule)
+            if backup.slot:
+                begun[name] = max(backup.slot, begun.get(name, backup.slot))
         for name, schedule in self._schedules.items():
-            yield name, ScheduleFigures(schedule, len(self._chosen[name]))
+            yield name, ScheduleFigures(schedule, len(self._chosen[name]), begun.get(name))
 
     def stores(self) -> Iterator[tuple[_Name, StoreSummary]]:
         """Yield the BackupStores."""

@@ -184,7 +184,7 @@ _SCHEDULES = Group(
         ),
         Measure(
             "schedule_last_run_timestamp_seconds",
-            "The newest slot that was started.",
+            "The newest slot in which every tenant got its backup, or is counted as missed.",
             lambda one: _time(one.schedule.last_run),
         ),
         Measure(
