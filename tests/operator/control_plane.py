@@ -23,6 +23,8 @@ from hack.lab.kubectl import ROOT
 from hack.localcluster.builds import ETCD, KUBERNETES
 
 _TOKEN = "admin-of-the-test"
+OPERATOR_TOKEN = "operator-of-the-test"  # of the chart's service account, without any right
+_OPERATOR = "system:serviceaccount:tenant-backup-system:tenant-backup-operator"
 _CONTROLLERS = (
     "job-controller,garbage-collector-controller,namespace-controller,ttl-after-finished-controller"
 )
@@ -130,7 +132,8 @@ def _manager(api: Api, port: int) -> list[str]:
 
 def _write_files(api: Api) -> None:
     folder = api.folder
-    (folder / "tokens").write_text(f'{_TOKEN},admin,1,"system:masters"\n')
+    tokens = f'{_TOKEN},admin,1,"system:masters"\n{OPERATOR_TOKEN},{_OPERATOR},2\n'
+    (folder / "tokens").write_text(tokens)
     key = ["-newkey", "rsa:2048", "-nodes"]
     _openssl(
         folder,

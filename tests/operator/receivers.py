@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -29,6 +30,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 KEY = bytes(range(32))
 SIGNING = "whsec_" + base64.b64encode(KEY).decode()
 Manner = int | Literal["slow", "silent", "close", "redirect"]
+PATH = "/hook/secret-path"
 USERNAME, PASSWORD = "backup", "hunter2hunter2"
 
 
@@ -59,63 +61,75 @@ def is_signed(headers: Any, body: bytes) -> bool:
     )
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """One connection to a `_Server`."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        """A heartbeat."""
+        self._answer({})
+
+    def do_POST(self) -> None:
+        """A webhook."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == PATH and is_signed(self.headers, body):
+            self._answer(json.loads(body))
+        else:
+            self.server.found.forged += 1
+            self._respond(401)
+
+    def _answer(self, event: dict[str, Any]) -> None:
+        found = self.server.found
+        with self.server.lock:
+            manner = found.manner(found.asked)
+            found.asked += 1
+        if manner == "close":
+            self.close_connection = True
+            return
+        if manner in ("slow", "silent"):
+            found.wake.wait(0.3 if manner == "slow" else 60)
+        status = manner if isinstance(manner, int) else {"redirect": 302}.get(manner, 200)
+        if status < 300 and manner != "silent":
+            found.accepted.append(event)
+        self._respond(status)
+
+    def _respond(self, status: int) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, found: Web, tls: ssl.SSLContext | None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.found, self.lock = found, threading.Lock()
+        found.url = f"{'https' if tls else 'http'}://localhost:{self.server_port}{PATH}"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+
+
 @contextmanager
-def web(path: str = "/hook/secret-path", tls: ssl.SSLContext | None = None) -> Iterator[Web]:
+def web(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     """Run an HTTP server."""
     found = Web()
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._answer({})
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path == path and is_signed(self.headers, body):
-                self._answer(json.loads(body))
-            else:
-                found.forged += 1
-                self._respond(401)
-
-        def _answer(self, event: dict[str, Any]) -> None:
-            with lock:
-                manner = found.manner(found.asked)
-                found.asked += 1
-            if manner == "close":
-                self.connection.close()
-                return
-            if manner in ("slow", "silent"):
-                found.wake.wait(0.3 if manner == "slow" else 60)
-            if manner == "slow" or (isinstance(manner, int) and manner < 300):
-                found.accepted.append(event)
-            self._respond(manner if isinstance(manner, int) else 302 if manner == "redirect" else 200)
-
-        def _respond(self, status: int) -> None:
-            try:
-                self.send_response(status)
-                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            except OSError:
-                self.close_connection = True
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    found.url = f"{'https' if tls else 'http'}://localhost:{server.server_port}{path}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield found
-    finally:
-        found.wake.set()
-        server.shutdown()
-        server.server_close()
+    with _Server(found, tls) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield found
+        finally:
+            found.wake.set()
+            server.shutdown()
 
 
 @dataclass
@@ -123,6 +137,7 @@ class Mailbox:
     """What an SMTP server has taken. `refuses` are recipients it does not know."""
 
     port: int = 0
+    implicit: bool = False
     mails: list[Message] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
     refuses: tuple[str, ...] = ()
@@ -139,7 +154,7 @@ class Mailbox:
 
     async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         """Take a mail, over TLS only."""
-        assert session.ssl is not None
+        assert self.implicit or session.ssl is not None
         assert isinstance(envelope.content, bytes)
         self.mails.append(message_from_bytes(envelope.content, policy=default))
         self.recipients.append(list(envelope.rcpt_tos))
@@ -162,21 +177,24 @@ def smtp(
     tls: ssl.SSLContext | None, how: Literal["StartTLS", "Implicit", "None"] = "StartTLS"
 ) -> Iterator[Mailbox]:
     """Run an SMTP server that wants a login; with `how` None it offers no TLS."""
-    box = Mailbox()
+    box = Mailbox(_free_port(), how == "Implicit")
     options: dict[str, Any] = {"authenticator": box.authenticate, "auth_required": how != "None"}
     if how == "StartTLS":
         options |= {"tls_context": tls, "require_starttls": True}
     if how == "Implicit":
         options |= {"auth_require_tls": False}  # aiosmtpd counts only its own STARTTLS as TLS
     context = tls if how == "Implicit" else None
-    server = Controller(box, hostname="localhost", port=0, ssl_context=context, **options)
+    server = Controller(box, hostname="localhost", port=box.port, ssl_context=context, **options)
     server.start()
     try:
-        assert server.server is not None
-        box.port = server.server.sockets[0].getsockname()[1]
         yield box
     finally:
         server.stop()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @dataclass(frozen=True)
