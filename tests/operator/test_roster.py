@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tenant_backup.cluster import BACKUP, SCHEDULE, STORE, TENANT, Kind
+from tenant_backup.cluster import BACKUP, NOTIFIER, RESTORE, SCHEDULE, STORE, TENANT, Kind
 from tenant_backup.controllers.roster import Roster
 
 
@@ -145,3 +145,19 @@ def test_stores_and_schedules_are_remembered_as_they_were_last_seen_until_they_a
     roster.see(SCHEDULE.name, schedule, deleted=True)
     assert not roster.stores()
     assert not roster.schedules()
+
+
+def test_notifiers_and_restores_are_known_until_they_are_deleted() -> None:
+    roster = Roster()
+    spec = {"source": {"backupRef": {"name": "a"}}, "target": {"tenantRef": {"name": "acme"}}}
+    restore = {"metadata": _backup("r")["metadata"], "spec": spec, "status": {"state": "Failed"}}
+    notifier = {"metadata": _backup("n")["metadata"], "spec": {}}
+    roster.see(RESTORE.name, restore)
+    roster.see(NOTIFIER.name, notifier)
+    assert [(one.name, one.tenant, one.state) for one in roster.restores()] == [("r", "acme", "Failed")]
+    assert [one.name for one in roster.notifiers("ns")] == ["n"]
+    assert not roster.notifiers("elsewhere")
+    roster.see(RESTORE.name, restore, deleted=True)
+    roster.see(NOTIFIER.name, notifier, deleted=True)
+    assert not roster.restores()
+    assert not roster.notifiers("ns")
