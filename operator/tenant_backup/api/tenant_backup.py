@@ -8,7 +8,16 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Struct
-from .values import BackupDeadline, Bytes, Count, ModuleName, Reference, RunStatus, TenantReference
+from .values import (
+    BackupDeadline,
+    Bytes,
+    Count,
+    ExpiresAfter,
+    ModuleName,
+    Reference,
+    RunStatus,
+    TenantReference,
+)
 
 VerificationLevel = Literal["Checksum", "Contents"]
 Verification = Literal["None", "Checksum", "Contents"]
@@ -47,6 +56,10 @@ class TenantBackupSpec(Struct):
     Contents: also decrypt everything with the Tenant's identity and count the rows."""
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
     """What happens to the data in the store when this object is deleted."""
+    expires_after: ExpiresAfter | None = None
+    """So long after it is complete the data is deleted, whatever the deletionPolicy; this object stays, as
+    Expired. Not while it is held or to be restored, nor before a newer one of the same is good and verified.
+    """
     deadline: BackupDeadline = "6h"
     """From start to end, such as 90m or 6h, at most 24h; then the backup has failed."""
 

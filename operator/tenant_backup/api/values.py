@@ -41,6 +41,7 @@ def _duration(least: str, most: str, what: str) -> Any:
     return Field(min_length=2, max_length=16, pattern=_DURATION, json_schema_extra=extra)
 
 
+SigningKey = Annotated[str, Field(max_length=72, pattern="^(ed25519:)?[0-9a-f]{64}$")]
 Recipient = Annotated[str, Field(max_length=62, pattern="^age1[02-9ac-hj-np-z]{58}$")]
 
 
@@ -72,6 +73,7 @@ FullEvery = Annotated[str, _duration("1h", "87600h", "fullEvery")]
 Spread = Annotated[str, _duration("0s", "24h", "spread")]
 StartingDeadline = Annotated[str, _duration("1m", "168h", "startingDeadline")]
 Backoff = Annotated[str, _duration("1s", "6h", "backoff")]
+ExpiresAfter = Annotated[str, _duration("1m", "87600h", "expiresAfter")]
 KeepWithin = Annotated[str, _duration("1m", "87600h", "keepWithin")]
 
 

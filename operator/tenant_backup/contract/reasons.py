@@ -90,6 +90,9 @@ class Reason(StrEnum):
     SCHEDULE_MISSED = "ScheduleMissed"
     # deletion
     PRUNED = "Pruned"
+    EXPIRED = "Expired"
+    HELD = "Held"
+    NEWEST_GOOD = "NewestGood"
     SCHEDULE_NOT_FOUND = "ScheduleNotFound"
     DATA_DELETED = "DataDeleted"
     DATA_RETAINED = "DataRetained"

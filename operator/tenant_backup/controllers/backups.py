@@ -37,6 +37,7 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
         jobs=jobs,
         platform=await look.platform(),
         terminating=await _is_terminating(look.cluster, backup),
+        line=await _line(look.cluster, document, now),
         siblings=await _siblings(look.cluster, backup) if _found_damage(jobs) else (),
     )
     return replace(seen, place=_place(look.admission, seen, now))
@@ -80,14 +81,14 @@ async def _siblings(cluster: Cluster, backup: TenantBackup) -> tuple[Sibling, ..
 
 async def _is_terminating(cluster: Cluster, backup: TenantBackup) -> bool:
     """Whether more than this one object is going away; asked only when the answer matters."""
-    if not backup.metadata.deletion_timestamp or FINALIZER not in backup.metadata.finalizers:
-        return False
-    definition = f"{BACKUP.plural}.{BACKUP.api_version.split('/')[0]}"
-    for kind, name in ((NAMESPACE, backup.metadata.namespace), (DEFINITION, definition)):
-        try:
-            found = await cluster.get(kind, "", name)
-        except Rejected:
-            continue  # without the right to look nothing is known to go away
-        if found is None or "deletionTimestamp" in found["metadata"]:
-            return True
-    return False
+    held = FINALIZER in backup.metadata.finalizers
+    going = backup.metadata.deletion_timestamp is not None
+    return going and held and await is_terminating(cluster, BACKUP, backup.metadata)
+
+
+async def _line(cluster: Cluster, document: Object, now: datetime) -> tuple[BackupSummary, ...]:
+    """Return the tenant's backups once this one is to expire."""
+    due, spec = expires_at(document["spec"], document.get("status", {})), document["spec"]
+    if due is None or now < due:
+        return ()
+    return await backups_of(cluster, document["metadata"]["namespace"], spec["tenantRef"]["name"])

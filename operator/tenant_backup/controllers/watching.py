@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import kopf
 
 from tenant_backup.api.references import LABEL_SCHEDULE
 from tenant_backup.cluster import BACKUP, JOB, NOTIFIER, OURS, POD, RESTORE, SCHEDULE, STORE, TENANT
+from tenant_backup.decisions.expiry import expires_at, is_going
 from tenant_backup.decisions.summaries import FINISHED
 from tenant_backup.decisions.verdicts import Ref
 from tenant_backup.decisions.verification import is_awaited
@@ -22,7 +24,6 @@ from .roster import Roster
 TALLY = 5.0  # seconds: a thousand backups of one schedule end within minutes, and each tally is a write
 TOGETHER = 1.0  # seconds: what follows from a change is done once for several that come together
 BURST = 0.05  # seconds: a pod's containers change one after the other
-_FINISHED = ("Succeeded", "Failed")
 _TOLD = (BACKUP.name, RESTORE.name, TENANT.name, STORE.name)
 Event = Mapping[str, Any]
 
@@ -42,6 +43,8 @@ def register(
                 roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
             _our_object(queue, dependents, kind, event)
             _tell(queue, roster, kind, event)
+            _those_it_prunes(queue, roster, kind, event)
+            _its_schedules(queue, roster, kind, event)
 
         return changed
 
@@ -66,6 +69,8 @@ def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event:
     key = Ref(kind, metadata["namespace"], metadata["name"])
     if not is_settled(kind, document):
         queue.add(key)
+    elif kind == BACKUP.name:
+        _when_it_expires(queue, key, document)
     for waiting in dependents.of(key):
         queue.add(waiting)
     if event["type"] is not None:  # None: the first list; they all get a key of their own
@@ -99,24 +104,28 @@ def _those_it_prunes(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Ev
         queue.after(Ref(TENANT.name, metadata["namespace"], tenant), TOGETHER)
 
 
-def _those_it_is_for(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
-    """Have the schedules look who came and who left, when a Tenant did, or its labels may have changed."""
-    if kind != TENANT.name or event["type"] is None:
+def _its_schedules(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
+    """Have schedules look who came and who left, and count what runs and what waits."""
+    if event["type"] is None:
         return
-    namespace = event["object"]["metadata"]["namespace"]
-    for schedule in roster.schedules():
-        if schedule.namespace == namespace:
-            queue.after(Ref(SCHEDULE.name, namespace, schedule.name), TALLY)
+    metadata = event["object"]["metadata"]
+    namespace, made_by = metadata["namespace"], metadata.get("labels", {}).get(LABEL_SCHEDULE)
+    if kind == BACKUP.name and made_by:
+        queue.after(Ref(SCHEDULE.name, namespace, made_by), TALLY)
+    if kind == TENANT.name:
+        for schedule in roster.schedules():
+            if schedule.namespace == namespace:
+                queue.after(Ref(SCHEDULE.name, namespace, schedule.name), TALLY)
 
 
 def is_settled(kind: str, document: Event) -> bool:
     """Whether nothing can be left to do: such objects cost nothing at start-up, however many there are."""
     metadata, status = document["metadata"], document.get("status", {})
     current = status.get("observedGeneration") == metadata.get("generation")
-    if not current or "deletionTimestamp" in metadata or status.get("state") not in (*_FINISHED, "Undone"):
+    if not current or "deletionTimestamp" in metadata or status.get("state") not in (*FINISHED, "Undone"):
         return False
     if kind == BACKUP.name:
-        return not is_awaited(document["spec"], metadata, status)
+        return not is_awaited(document["spec"], metadata, status) and not is_going(status)
     return kind == RESTORE.name and "previousDatabase" not in status
 
 
@@ -124,7 +133,7 @@ def also_concerned(kind: str, document: Event, *, deleted: bool) -> list[Ref]:
     """Return who counts this object: its Tenant and its BackupSchedule, once it has ended or is gone."""
     if kind not in (BACKUP.name, RESTORE.name):
         return []
-    if not deleted and document.get("status", {}).get("state") not in _FINISHED:
+    if not deleted and document.get("status", {}).get("state") not in FINISHED:
         return []
     metadata, spec = document["metadata"], document["spec"]
     tenant = spec["tenantRef"] if kind == BACKUP.name else spec["target"]["tenantRef"]

@@ -15,6 +15,8 @@ from . import described
 from .checks import requested_by, store_is_there, tenant_has_keys, tenant_is_there
 from .conditions import condition_of, conditions
 from .deletion import decide_deletion
+from .expiry import decide_committed
+from .imported import decide_imported
 from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
@@ -24,7 +26,7 @@ from .runs import Course, follow, newest, of_purpose, recorded, start
 from .summaries import FINISHED
 from .tenant import how_to_make_a_key, readable_by_somebody
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
-from .verification import committed, decide_verification
+from .verification import committed
 
 _AUDITED = ("state", "backupId", "checksum", "bytes", "startedAt", "completedAt", "requestedBy")
 

@@ -8,8 +8,9 @@ the kind itself that is going away: then the data stays.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from tenant_backup.api.references import FINALIZER
+from tenant_backup.api.references import FINALIZER, LABEL_HOLD
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
@@ -96,11 +97,10 @@ def outcome(course: Course) -> Announce:
 
 
 def _delete_the_data(seen: BackupSeen, now: datetime) -> Plan:
-    course = _course(seen, now)
+    course = deleting(seen, now)
     verdict = course.verdict
     if isinstance(verdict, Done):
-        gone = Announce("Normal", Reason.DATA_DELETED, "the backup is deleted from its store")
-        return Plan((gone, ReleaseData(), *course.actions))
+        return Plan((outcome(course), ReleaseData(), *course.actions))
     if verdict.reason in _STORE_IS_GONE and _waited_long_enough(seen, now):
         return _let_go(f"its store could not be reached for {UNREACHABLE_FOR}: {verdict.message}")
     return _plan(seen, course, now)
@@ -111,7 +111,8 @@ def _waited_long_enough(seen: BackupSeen, now: datetime) -> bool:
     return since is not None and now - since >= UNREACHABLE_FOR
 
 
-def _course(seen: BackupSeen, now: datetime) -> Course:
+def deleting(seen: BackupSeen, now: datetime) -> Course:
+    """Return how it stands with the Job that deletes the data; it is made, and made again, as need be."""
     store = seen.store
     if store is None or store.metadata.deletion_timestamp:
         name, namespace = seen.backup.spec.store_ref.name, seen.backup.metadata.namespace
@@ -167,14 +168,19 @@ def _let_go(why: str) -> Plan:
 
 
 def _plan(seen: BackupSeen, course: Course, now: datetime) -> Plan:
-    verdict: Verdict = course.verdict
+    verdict = course.verdict
+    return Plan(course.actions, while_deleting(seen, verdict, now), verdict.retry_in, verdict.wait_for)
+
+
+def while_deleting(seen: BackupSeen, verdict: Verdict, now: datetime) -> dict[str, Any]:
+    """Return the status while the data is not gone yet; how the backup itself ended stays true."""
     if isinstance(verdict, Failed):
         verdict = Stalled(verdict.reason, f"the data is not deleted yet: {verdict.message}", verdict.retry_in)
     status = dict(seen.status)
-    metadata = seen.backup.metadata
-    kept = [item for item in seen.status.get("conditions", ()) if item["type"] in ("Succeeded", "Failed")]
-    fresh = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
-    # How the backup itself ended stays true while its data is being deleted.
-    status["conditions"] = [*kept, *(item for item in fresh if item["type"] in ("Reconciling", "Stalled"))]
-    status["observedGeneration"] = metadata.generation
-    return Plan(course.actions, status, verdict.retry_in, verdict.wait_for)
+    generation = seen.backup.metadata.generation
+    passing = ("Reconciling", "Stalled")
+    kept = [item for item in seen.status.get("conditions", ()) if item["type"] not in passing]
+    fresh = conditions("Succeeded", verdict, seen.status, generation, now)
+    status["conditions"] = [*kept, *(item for item in fresh if item["type"] in passing)]
+    status["observedGeneration"] = generation
+    return status

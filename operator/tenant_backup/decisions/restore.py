@@ -68,6 +68,9 @@ def the_backup_is_good(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """Only a committed backup that no verification found damaged."""
     assert seen.backup
     name, state = seen.backup.metadata.name, seen.backup_status.get("state")
+    if state == "Expired":
+        message = f"TenantBackup {name} has expired and its data is deleted; name one that has not"
+        return Failed(Reason.BACKUP_NOT_FOUND, message)
     if state == "Failed":
         return Failed(Reason.BACKUP_NOT_FOUND, f"TenantBackup {name} has failed; name one that succeeded")
     if seen.backup_status.get("health") == "Corrupt":

@@ -38,7 +38,7 @@ def line_of(backup: BackupSummary) -> Line:
 def indispensable(backups: Iterable[BackupSummary]) -> set[str]:
     """Return the UIDs of the newest good backup of each line, and of the newest verified one."""
     newest: dict[tuple[Line, bool], BackupSummary] = {}
-    for backup in sorted(backups, key=_made):
+    for backup in sorted(backups, key=moment_of):
         if backup.good:
             newest[line_of(backup), False] = backup
             if backup.verified:
@@ -70,12 +70,15 @@ def surplus(
 
 def age(backup: BackupSummary) -> tuple[datetime, datetime, str]:
     """Return the sort key of a schedule's backups, oldest first: by slot, as days are counted."""
-    return (_slot(backup), *_made(backup))
+    return (_slot(backup), *moment_of(backup))
 
 
-def _made(backup: BackupSummary) -> tuple[datetime, str]:
-    # By the API server's clock: a label can be edited, and must not make an old backup the newest.
-    return (backup.created, backup.name)
+def moment_of(backup: BackupSummary) -> tuple[datetime, str]:
+    """Return the sort key of backups by the moment their data is of.
+
+    Not the slot, which is a label that can be edited; nor the object's age, which an import makes anew.
+    """
+    return (backup.started or backup.created, backup.name)
 
 
 def _surplus_of_one(

@@ -55,6 +55,7 @@ class BackupSummary:
     doubted: datetime | None = None  # when it was last verified, if that did not find it Healthy
     trouble: str = ""  # why the run failed, or the verification
     requested_by: str = ""
+    retained: bool = False  # deletionPolicy Retain: its data outlives the object
 
     @property
     def finished(self) -> bool:
@@ -106,6 +107,7 @@ def of_backup(document: Document) -> BackupSummary:
         doubted=_doubted(status),
         trouble=_trouble(status),
         requested_by=intern(status.get("requestedBy", "")),
+        retained=spec.get("deletionPolicy") == "Retain",
     )
 
 

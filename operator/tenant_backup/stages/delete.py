@@ -21,9 +21,9 @@ _MESSAGE_LIMIT = 700  # characters; the result has 2 KiB
 
 
 def run(job: jobs.Delete, *, secrets: Path = paths.SECRETS, volume: Path = paths.VOLUME) -> dict[str, Any]:
-    """Return `{"backupId", "deleted", "message"}`; absent already is success, so it may be repeated.
+    """Return `{"backupId", "deleted", "left", "message"}`; absent already is success, so it may be repeated.
 
-    A manifest under this name with another TenantBackup's UID, or one nobody can read, is left alone.
+    A manifest under this name with another TenantBackup's UID, or one nobody can read, is `left` alone.
     """
     store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
     commit = commits.find(store, job.backup_id)
@@ -32,7 +32,7 @@ def run(job: jobs.Delete, *, secrets: Path = paths.SECRETS, volume: Path = paths
     if commit.uid != job.uid:
         whose = f"belongs to TenantBackup {commit.uid}" if commit.uid else "cannot be read"
         left = f"{commits.location(store, job.backup_id)} {whose}; it was left alone"
-        return _facts(job, left, deleted=False)
+        return _facts(job, left, deleted=False) | {"left": True}
     store.delete(names.manifest(job.backup_id))
     return _facts(job, _mark(store, job.grace_seconds), deleted=True)
 
@@ -47,4 +47,4 @@ def _mark(store: Store, grace: float) -> str:
 
 
 def _facts(job: jobs.Delete, message: str, *, deleted: bool) -> dict[str, Any]:
-    return {"backupId": job.backup_id, "deleted": deleted, "message": message}
+    return {"backupId": job.backup_id, "deleted": deleted, "left": False, "message": message}
