@@ -24,6 +24,7 @@ from tests.decisions.objects import (
     kinds,
     restore_seen,
     succeeded,
+    summary,
     tenant,
     tenant_seen,
 )
@@ -31,7 +32,7 @@ from tests.decisions.objects import (
 PLATFORM_KEY, OTHER = "age1" + "p" * 58, "age1" + "z" * 58
 NONE = {"mode": "None"}
 DATABASE = {"database": {"version": "17.2", "sizeBytes": 12345, "tables": 7}}
-FIRST = ("acme-1", "2024-01-15T14:00:00Z")
+FIRST = (summary("acme-1"),)
 
 
 def store_with(**fields: Any) -> BackupStore:
@@ -133,10 +134,10 @@ def test_the_first_backup_tells_what_to_keep(
 ) -> None:
     """Once: from the moment there is something to lose."""
     owner = tenant(encryption=encryption)
-    first = tenants.decide(tenant_seen(owner, backups=1, last_backup=FIRST), NOW)
+    first = tenants.decide(tenant_seen(owner, backups=FIRST), NOW)
     (message,) = announced(first, Reason.FIRST_BACKUP)
     assert all(word in message for word in words)
-    second = tenants.decide(tenant_seen(owner, status=first.status, backups=2, last_backup=FIRST), NOW)
+    second = tenants.decide(tenant_seen(owner, status=first.status, backups=(*FIRST, summary("acme-2"))), NOW)
     assert announced(second, Reason.FIRST_BACKUP) == []
     assert announced(tenants.decide(tenant_seen(owner), NOW), Reason.FIRST_BACKUP) == []
 

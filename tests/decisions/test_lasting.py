@@ -9,7 +9,21 @@ from tenant_backup.decisions import store as stores
 from tenant_backup.decisions import tenant as tenants
 from tenant_backup.decisions.observed import Ended, KeyState
 from tenant_backup.decisions.plan import Announce, ExpireJob, MakeKeys, RemoveJob, Run
-from tests.decisions.objects import NOW, at, condition, job, kinds, store_seen, succeeded, tenant, tenant_seen
+from tenant_backup.decisions.summaries import of_backup
+from tests.decisions.objects import (
+    NOW,
+    VERIFIED,
+    at,
+    condition,
+    document,
+    job,
+    kinds,
+    store_seen,
+    succeeded,
+    summary,
+    tenant,
+    tenant_seen,
+)
 
 FOUND = {"version": "17.2", "sizeBytes": 12345, "tables": 7}
 FACTS = {"database": FOUND}
@@ -41,14 +55,14 @@ def test_a_good_preflight_makes_it_ready() -> None:
     """With what was found."""
     done = job("preflight", generation=1, outcome=succeeded(FACTS))
     plan = tenants.decide(
-        tenant_seen(jobs=(done,), backups=2, last_backup=("b", "2024-01-15T14:00:00Z")), NOW
+        tenant_seen(jobs=(done,), backups=(summary("a", completed=at(-60)), summary("b"))), NOW
     )
     assert plan.status
     assert condition(plan.status, "Ready")["status"] == "True"
     assert kinds(plan.status) == {"Ready"}
     assert plan.status["database"] == FOUND
     assert plan.status["backups"] == 2
-    assert plan.status["lastBackup"] == {"name": "b", "completedAt": "2024-01-15T14:00:00Z"}
+    assert plan.status["lastBackup"] == {"name": "b", "completedAt": "2024-01-15T14:30:25Z"}
     assert plan.retry_in is None
 
 
@@ -129,3 +143,39 @@ def test_a_store_that_cannot_be_used_says_why(reason: Reason, kind: str) -> None
     assert condition(plan.status, "Ready")["status"] == "False"
     assert condition(plan.status, kind)["reason"] == reason
     assert plan.retry_in == 19
+
+
+def test_the_last_backup_is_the_newest_good_one() -> None:
+    """A Corrupt one was counted, and nobody can restore it."""
+    corrupt = summary("new", health="Corrupt")
+    plan = tenants.decide(tenant_seen(backups=(summary("old", completed=at(-60)), corrupt)), NOW)
+    assert plan.status
+    assert plan.status["backups"] == 2
+    assert plan.status["lastBackup"]["name"] == "old"
+    none = tenants.decide(tenant_seen(status=plan.status, backups=(corrupt,)), NOW)
+    assert none.status
+    assert "lastBackup" not in none.status
+
+
+def test_the_last_verification_is_one_that_found_a_backup_healthy() -> None:
+    """One that could not be done, and one of a backup that is Corrupt now, say nothing."""
+    verified = summary("good", verified=at(-60))
+    others = (summary("never", verified=None), summary("bad", verified=NOW, health="Corrupt"))
+    plan = tenants.decide(tenant_seen(backups=(verified, *others)), NOW)
+    assert plan.status
+    assert plan.status["lastVerified"] == {"name": "good", "verifiedAt": "2024-01-15T14:29:25Z"}
+
+
+@pytest.mark.parametrize("health", ["Corrupt", "Degraded", "Unknown"])
+def test_only_a_healthy_backup_was_verified(health: str) -> None:
+    spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}}
+    status = {"state": "Succeeded", "health": health, "verification": VERIFIED}
+    assert of_backup(document("TenantBackup", "b", spec) | {"status": status}).verified is None
+
+
+def test_a_verification_that_could_not_be_done_is_not_the_last_one() -> None:
+    """It ended, and what was found before still holds."""
+    spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}}
+    failed = VERIFIED | {"completedAt": "2024-02-01T00:00:00Z", "message": "could not be verified"}
+    status = {"state": "Succeeded", "health": "Healthy", "verification": failed}
+    assert of_backup(document("TenantBackup", "b", spec) | {"status": status}).verified == at(-1)

@@ -179,6 +179,7 @@ def test_a_good_end_is_recorded_once_with_an_event() -> None:
     assert status["verification"] == {
         "level": "Checksum",
         "completedAt": "2024-01-15T14:30:34Z",
+        "healthyAt": "2024-01-15T14:30:34Z",
         "message": "3 objects were read back",
         "requested": "one",
     }
@@ -412,3 +413,11 @@ def test_deleting_the_backup_stops_its_verification_first(running: bool) -> None
     then = decide(looks(backup=backup(**gone), status=COMMITTED), NOW)
     (delete,) = actions_of(then, Run)
     assert isinstance(delete.job, contract.Delete)
+
+
+def test_what_was_unusual_stays_said_after_a_verification() -> None:
+    """Verifying says whether it can be read, not whether it is as large as the others."""
+    unlike = {"type": "Unusual", "status": "True", "reason": "SmallerThanUsual", "message": "half of it"}
+    before = COMMITTED | {"conditions": [unlike]}
+    asked = with_job(seen_with(before, "one"), finished="Complete", outcome=facts())
+    assert unlike in status_of(decide(asked, at(9)))["conditions"]

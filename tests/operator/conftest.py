@@ -106,8 +106,13 @@ class Space:
         file = self.folder / "writes"
         return file.read_text().splitlines() if file.exists() else []
 
-    def operator(self, crash_at: str = "never:0", metrics: str = "") -> subprocess.Popen[bytes]:
-        """Start a real operator process for this namespace; `metrics` is the URL to serve them at."""
+    def operator(
+        self, crash_at: str = "never:0", metrics: str = "", ahead: float = 0
+    ) -> subprocess.Popen[bytes]:
+        """Start a real operator process for this namespace.
+
+        `metrics` is the URL to serve them at, `ahead` by how many seconds its clock is.
+        """
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}/operator:{ROOT}",
@@ -118,6 +123,7 @@ class Space:
             "TENANT_BACKUP_METRICS": metrics,
             "WRITES": str(self.folder / "writes"),
             "CRASH_AT": crash_at,
+            "AHEAD": str(ahead),
         }
         command = [sys.executable, str(ROOT / "tests/operator/crashing.py")]
         with self.log.open("ab") as log:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .values import Bytes, ClaimReference, Count, Recipient, Reference, UploadRate
+from .values import Bytes, CapacityLimit, ClaimReference, Count, Recipient, Reference, UploadRate
 
 _DOTS = r"(^|/)\\.\\.?(/|$)"
 
@@ -68,6 +68,17 @@ class StoreLimits(Struct):
     """
 
 
+class Capacity(Struct):
+    """How much there is."""
+
+    limit: CapacityLimit
+    """How much the store is meant to hold, such as 1Ti."""
+    warn_at: int = Field(default=80, ge=1, le=100)
+    """From so many percent of it on, as the daily collection counts, condition CapacityOk is False and an
+    Event says StoreNearlyFull; backups go on.
+    """
+
+
 class BackupStoreSpec(Struct):
     """Where backups go: exactly one of the fields."""
 
@@ -89,6 +100,8 @@ class BackupStoreSpec(Struct):
     """
     limits: StoreLimits = StoreLimits()
     """How hard backups may use the store."""
+    capacity: Capacity | None = None
+    """How much there is."""
     collector_credentials_secret_ref: Reference | None = None
     """Secret with keys `accessKeyId` and `secretAccessKey` that may delete: it is used where data is deleted,
     so the store's own credentials need no right to. Default: the store's own.

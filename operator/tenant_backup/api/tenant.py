@@ -17,7 +17,9 @@ from .values import (
     Name,
     ReadRate,
     Recipient,
+    RecoveryPoint,
     Reference,
+    StoredBytes,
     TableName,
 )
 
@@ -148,6 +150,25 @@ class Encryption(Struct):
     """Secret with key `identity` (AGE-SECRET-KEY-1…); only restores mount it."""
 
 
+class Objectives(Struct):
+    """What the backups of the tenant must be good for."""
+
+    recovery_point: RecoveryPoint | None = None
+    """At most so much is ever lost, such as 26h: the newest good backup of everything holds no older data,
+    counted from when it started. Else condition ObjectivesMet is False and an Event says BackupMissed,
+    whatever schedules do. A daily backup needs a day and as long as it may take.
+    """
+
+
+class TenantLimits(Struct):
+    """How much the tenant is meant to use."""
+
+    stored_bytes: StoredBytes | None = None
+    """Its backups are meant to need no more in their stores, such as 200Gi. Beyond it condition WithinLimits
+    is False and an Event says so; backups go on.
+    """
+
+
 class TenantSpec(Struct):
     """What the tenant is."""
 
@@ -167,6 +188,10 @@ class TenantSpec(Struct):
     """Who can read the backups. With mode Age and no recipients the Tenant is Stalled and says how to make a
     key.
     """
+    objectives: Objectives = Objectives()
+    """What the backups must be good for."""
+    limits: TenantLimits = TenantLimits()
+    """How much the tenant is meant to use."""
 
 
 class DatabaseFacts(Struct):
@@ -189,17 +214,41 @@ class LastRun(Struct):
     """When it was complete."""
 
 
+class LastVerified(Struct):
+    """The newest verification that found a backup Healthy."""
+
+    name: Name
+    """Name of the TenantBackup."""
+    verified_at: datetime
+    """When it was found Healthy."""
+
+
+class RecoveryPointStatus(Struct):
+    """How the tenant stands to objectives.recoveryPoint."""
+
+    met_until: datetime | None = None
+    """When the newest good backup is, or was, too old."""
+    missed_at: datetime | None = None
+    """When the objective was missed the last time."""
+
+
 class TenantStatus(Status):
     """What the operator knows about the tenant."""
 
     database: DatabaseFacts | None = None
     """What the last look at the database found."""
     last_backup: LastRun | None = None
-    """The newest TenantBackup that succeeded."""
+    """The newest good TenantBackup: it succeeded and is not Corrupt."""
+    last_verified: LastVerified | None = None
+    """The newest verification that found a backup Healthy, of the backups that are still good."""
     last_restore: LastRun | None = None
     """The newest TenantRestore that succeeded."""
     backups: Count | None = None
     """Number of TenantBackups that succeeded and are still there."""
+    stored_bytes: Bytes | None = None
+    """What they need in their stores, in bytes."""
+    recovery_point: RecoveryPointStatus | None = None
+    """How the tenant stands to objectives.recoveryPoint."""
     signing_key: str | None = Field(default=None, max_length=64)
     """Public Ed25519 key (hex) that manifests of this tenant are signed with."""
     key_secret: Name | None = None
@@ -218,7 +267,9 @@ class Tenant(Resource):
         Column("Database", ".spec.database.name"),
         Column("Backups", ".status.backups", "integer"),
         Column("Last-Backup", ".status.lastBackup.completedAt", "date"),
+        Column("Objectives", '.status.conditions[?(@.type=="ObjectivesMet")].status'),
         AGE,
+        Column("Verified", ".status.lastVerified.verifiedAt", "date", wide=True),
         Column("Host", ".spec.database.host", wide=True),
     )
     RULES: ClassVar = (

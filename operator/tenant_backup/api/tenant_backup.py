@@ -93,6 +93,8 @@ class VerificationStatus(Struct):
     """What was done."""
     completed_at: datetime | None = None
     """When it ended, well or not."""
+    healthy_at: datetime | None = None
+    """When it was found Healthy the last time."""
     message: str | None = Field(default=None, max_length=1024)
     """What is damaged, with tables and other backups that are hit; or why it could not be verified."""
     requested: str | None = Field(default=None, max_length=128)
@@ -158,6 +160,7 @@ class TenantBackup(Resource):
         Column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
         Column("Requested-By", ".status.requestedBy", wide=True),
         Column("Encryption", ".status.encryption", wide=True),
+        Column("Unusual", '.status.conditions[?(@.type=="Unusual")].reason', wide=True),
     )
     SELECTABLE: ClassVar = (".spec.tenantRef.name", ".status.state")
 

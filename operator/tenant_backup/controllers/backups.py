@@ -17,6 +17,7 @@ from tenant_backup.decisions.summaries import BackupSummary
 from .admission import Admission
 from .afresh import backups_of, is_terminating
 from .look import Look
+from .roster import Roster
 
 
 async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
@@ -39,6 +40,7 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
         terminating=await _is_terminating(look.cluster, backup),
         line=await _line(look.cluster, document, now),
         siblings=await _siblings(look.cluster, backup) if _found_damage(jobs) else (),
+        comparable=_comparable(look.roster, backup),
     )
     return replace(seen, place=_place(look.admission, seen, now))
 
@@ -54,6 +56,14 @@ def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | Non
     else:
         admission.leave(uid)
     return None
+
+
+def _comparable(roster: Roster, backup: TenantBackup) -> tuple[BackupSummary, ...]:
+    """Return the backups that tell what is usual for this one."""
+    metadata, spec = backup.metadata, backup.spec
+    alike = (spec.store_ref.name, tuple(sorted(spec.modules)))
+    found = roster.of_tenant(metadata.namespace, spec.tenant_ref.name)
+    return tuple(one for one in found if (one.store, one.modules) == alike and one.uid != metadata.uid)
 
 
 def _found_damage(jobs: tuple[JobSeen, ...]) -> bool:

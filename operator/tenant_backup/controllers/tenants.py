@@ -1,4 +1,4 @@
-"""Observe a Tenant: its keys, its preflight, its newest backup and restore."""
+"""Observe a Tenant: its keys, its preflight, its backups and its newest restore."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tenant_backup.api import Tenant
-from tenant_backup.cluster import BACKUP, RESTORE, SECRET, AlreadyExists, Cluster, Object, Rejected
+from tenant_backup.cluster import RESTORE, SECRET, AlreadyExists, Cluster, Object, Rejected
 from tenant_backup.decisions.observed import KeyState, TenantSeen
 
 from .look import Look
@@ -18,22 +18,22 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
     tenant = Tenant.model_validate(document)
     namespace, name = tenant.metadata.namespace, tenant.metadata.name
     status = document.get("status", {})
-    backups = await _succeeded(look.cluster, BACKUP, namespace, f"spec.tenantRef.name={name}")
-    restores = await _succeeded(look.cluster, RESTORE, namespace, f"spec.target.tenantRef.name={name}")
+    restores = await _succeeded(look.cluster, namespace, name)
     return TenantSeen(
         tenant=tenant,
         status=status,
         keys=await key_state(look, namespace, status, now),
         jobs=await look.jobs(namespace, tenant.metadata.uid, now),
         platform=await look.platform(),
-        backups=len(backups),
-        last_backup=max(backups, key=lambda item: item[1], default=None),
+        backups=tuple(look.roster.of_tenant(namespace, name)),
         last_restore=max(restores, key=lambda item: item[1], default=None),
     )
 
 
-async def _succeeded(cluster: Cluster, kind: Any, namespace: str, selector: str) -> list[tuple[str, str]]:
-    found = await cluster.list(kind, namespace, fields=f"{selector},status.state=Succeeded")
+async def _succeeded(cluster: Cluster, namespace: str, tenant: str) -> list[tuple[str, str]]:
+    """Return name and completedAt of the tenant's restores that succeeded."""
+    selector = f"spec.target.tenantRef.name={tenant},status.state=Succeeded"
+    found = await cluster.list(RESTORE, namespace, fields=selector)
     return [
         (item["metadata"]["name"], item["status"]["completedAt"])
         for item in found

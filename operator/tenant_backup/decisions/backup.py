@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .checks import requested_by, store_is_there, tenant_has_keys, tenant_is_there
-from .conditions import condition_of, conditions
+from .conditions import Fact, condition_of, conditions, stamped
 from .deletion import decide_deletion
 from .expiry import decide_committed
 from .imported import decide_imported
@@ -25,6 +25,7 @@ from .queue import REFRESH, queue_status
 from .runs import Course, follow, newest, of_purpose, recorded, start
 from .summaries import FINISHED
 from .tenant import how_to_make_a_key, readable_by_somebody
+from .unusual import Figures, as_condition, unusual
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 from .verification import committed
 
@@ -192,12 +193,27 @@ def _job(seen: BackupSeen) -> contract.Backup:
 def _plan(seen: BackupSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
     verdict = _named(seen, course)
     status = _status(seen, verdict, course, job, now)
+    odd = _unusual(seen, status) if isinstance(verdict, Done) else []
+    generation = seen.backup.metadata.generation
+    status["conditions"] += [stamped(fact, seen.status, generation, now) for fact in as_condition(odd)]
+    warnings = (Announce("Warning", fact.reason, fact.message) for fact in odd)
     return Plan(
-        actions=(*_hold(seen, course), *course.actions, *_tell(seen, verdict, status)),
+        actions=(*_hold(seen, course), *course.actions, *_tell(seen, verdict, status), *warnings),
         status=status,
         retry_in=verdict.retry_in,
         wait_for=verdict.wait_for,
     )
+
+
+def _unusual(seen: BackupSeen, status: Mapping[str, Any]) -> list[Fact]:
+    """Return what is unusual about a backup that was just recorded, compared with the tenant's others."""
+    started, completed = parse(status.get("startedAt")), parse(status["completedAt"])
+    found = Figures(
+        rows=status.get("contents", {}).get("rows"),
+        logical=status.get("bytes", {}).get("logical"),
+        seconds=(completed - started).total_seconds() if started and completed else 0.0,
+    )
+    return unusual(found, seen.backup.spec.mode, seen.comparable)
 
 
 def _named(seen: BackupSeen, course: Course) -> Verdict:
@@ -306,7 +322,8 @@ def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     }
     fields["health"] = facts.get("health", "Unknown")
     if fields["health"] == "Healthy":
-        fields["verification"] = {**facts["verification"], "completedAt": rfc3339(now)}
+        moments = {"completedAt": rfc3339(now), "healthyAt": rfc3339(now)}
+        fields["verification"] = {**facts["verification"], **moments}
     elif fields["health"] == "Corrupt":
         # Not completed: a Job that has the index key follows and says which tables are hit.
         fields["verification"] = facts["verification"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .conditions import Headline, conditions
+from .conditions import Headline, conditions, others
 from .verdicts import Verdict
 
 

@@ -21,6 +21,7 @@ from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 MESSAGE_LIMIT = 4096  # characters, as in the CRD
 Headline = Literal["Succeeded", "Ready"]
 Status = Mapping[str, Any]
+_OF_VERDICTS = ("Succeeded", "Ready", "Failed", "Reconciling", "Stalled")
 _UNDECIDED = (Reason.PENDING, Reason.RUNNING, Reason.RETRYING)
 
 
@@ -39,6 +40,11 @@ def conditions(
 ) -> list[dict[str, Any]]:
     """Return the conditions `verdict` stands for; `before` is the last status."""
     return [stamped(fact, before, generation, now) for fact in _facts(headline, verdict)]
+
+
+def others(status: Status) -> list[dict[str, Any]]:
+    """Return the conditions that no verdict stands for, as they are."""
+    return [dict(item) for item in status.get("conditions", ()) if item["type"] not in _OF_VERDICTS]
 
 
 def condition_of(status: Status, kind: str) -> Mapping[str, Any]:

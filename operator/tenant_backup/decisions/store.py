@@ -10,8 +10,9 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
+from .capacity import capacity
 from .collection import collecting
-from .conditions import condition_of, conditions
+from .conditions import condition_of, conditions, stamped
 from .names import job_name
 from .observed import Ended, StoreSeen
 from .plan import Plan, Run, Subject
@@ -27,14 +28,16 @@ def decide(seen: StoreSeen, now: datetime) -> Plan:
     if seen.store.metadata.deletion_timestamp:
         return Plan()
     generation = seen.store.metadata.generation
-    course = _course(seen, now)
+    course, stale = _course(seen, now), outdated(seen.jobs, "probe", generation)
     verdict = _lasting(course.verdict)
     status = _status(seen, verdict, course.facts, now)
     collected = collecting(replace(seen, status=status), now)
+    room = capacity(seen.store, seen.status, collected.status.get("usedBytes"))
+    said = [stamped(fact, seen.status, generation, now) for fact in room.facts]
     times = [time for time in (verdict.retry_in, collected.retry_in) if time is not None]
     return Plan(
-        actions=(*outdated(seen.jobs, "probe", generation), *course.actions, *collected.actions),
-        status=collected.status,
+        actions=(*stale, *course.actions, *collected.actions, *room.actions),
+        status={**collected.status, "conditions": [*status["conditions"], *said]},
         retry_in=min(times, default=None),
     )
 

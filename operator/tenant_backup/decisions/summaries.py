@@ -50,6 +50,7 @@ class BackupSummary:
     logical: int
     stored: int
     added: int
+    rows: int
     held: bool  # label tenantbackup.dev/hold
     removing: bool
     doubted: datetime | None = None  # when it was last verified, if that did not find it Healthy
@@ -102,6 +103,7 @@ def of_backup(document: Document) -> BackupSummary:
         logical=int(sizes.get("logical", 0)),
         stored=int(sizes.get("stored", 0)),
         added=int(sizes.get("added", 0)),
+        rows=int(status.get("contents", {}).get("rows", 0)),
         held=LABEL_HOLD in labels,
         removing="deletionTimestamp" in metadata,
         doubted=_doubted(status),
@@ -349,6 +351,6 @@ def _reason(status: Document, headline: str) -> str:
 
 
 def _verified(status: Document) -> datetime | None:
-    """Return when it was last found healthy."""
+    """Return when it was last found Healthy; a verification that could not be done says nothing."""
     healthy = status.get("health") == "Healthy"
-    return parse(status.get("verification", {}).get("completedAt")) if healthy else None
+    return parse(status.get("verification", {}).get("healthyAt")) if healthy else None

@@ -11,15 +11,23 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
-from .conditions import condition_of, conditions
+from .aspects import Aspect, together, with_fields
+from .capacity import within_limits
+from .conditions import condition_of, conditions, stamped
+from .instants import rfc3339
 from .names import job_name
+from .objectives import objectives
 from .observed import Ended, TenantSeen
 from .plan import Action, Announce, MakeKeys, Plan, Run, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
+from .summaries import BackupSummary
 from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
+
+# Each says one thing about a Tenant beside whether it is Ready.
+_ASPECTS: tuple[Callable[[TenantSeen, datetime], Aspect], ...] = (objectives, within_limits)
 
 _KEYS_GONE_RETRY = 60.0  # seconds; nobody tells us when the Secret is back
 
@@ -46,10 +54,13 @@ def decide(seen: TenantSeen, now: datetime) -> Plan:
     course = _course(seen, now)
     verdict = _lasting(seen, course.verdict)
     stale = outdated(seen.jobs, "preflight", seen.tenant.metadata.generation)
+    said = together(aspect(seen, now) for aspect in _ASPECTS)
+    times = [time for time in (verdict.retry_in, said.retry_in) if time is not None]
     return Plan(
-        actions=(*_keys(seen), *_first_backup(seen), *stale, *course.actions),
-        status=_status(seen, verdict, course.facts, now),
-        retry_in=verdict.retry_in,
+        # Told first: what is refused after it keeps nobody from hearing it.
+        actions=(*said.actions, *_keys(seen), *_first_backup(seen), *stale, *course.actions),
+        status=_status(seen, verdict, course.facts, said, now),
+        retry_in=min(times, default=None),
     )
 
 
@@ -65,7 +76,7 @@ def _keys(seen: TenantSeen) -> tuple[Action, ...]:
 
 def _first_backup(seen: TenantSeen) -> tuple[Action, ...]:
     """From now on there is something to lose."""
-    if seen.last_backup is None or "lastBackup" in seen.status:
+    if _newest(seen, lambda one: one.completed) is None or "lastBackup" in seen.status:
         return ()
     readable = seen.tenant.spec.encryption.mode == "None"
     return (Announce("Normal", Reason.FIRST_BACKUP, _FIRST_READABLE_BACKUP if readable else _FIRST_BACKUP),)
@@ -168,7 +179,9 @@ def _lasting(seen: TenantSeen, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: datetime) -> dict[str, Any]:
+def _status(
+    seen: TenantSeen, verdict: Verdict, facts: Ended | None, said: Aspect, now: datetime
+) -> dict[str, Any]:
     generation = seen.tenant.metadata.generation
     status = dict(seen.status)
     if seen.keys == "Present":
@@ -176,12 +189,26 @@ def _status(seen: TenantSeen, verdict: Verdict, facts: Ended | None, now: dateti
     if facts is not None:
         found = facts.facts.get("database", {})
         status["database"] = {key: found[key] for key in ("version", "sizeBytes", "tables") if key in found}
-    status["backups"] = seen.backups
-    status |= _newest("lastBackup", seen.last_backup) | _newest("lastRestore", seen.last_restore)
+    status["backups"] = sum(one.state == "Succeeded" and not one.removing for one in seen.backups)
+    status["lastBackup"] = _moment(_newest(seen, lambda one: one.completed), "completedAt")
+    status["lastVerified"] = _moment(_newest(seen, lambda one: one.verified), "verifiedAt")
+    if seen.last_restore:
+        status["lastRestore"] = {"name": seen.last_restore[0], "completedAt": seen.last_restore[1]}
     status["observedGeneration"] = generation
-    status["conditions"] = conditions("Ready", verdict, seen.status, generation, now)
-    return status
+    status["conditions"] = [
+        *conditions("Ready", verdict, seen.status, generation, now),
+        *(stamped(fact, seen.status, generation, now) for fact in said.facts),
+    ]
+    return with_fields(status, said.fields)
 
 
-def _newest(field: str, newest: tuple[str, str] | None) -> dict[str, Any]:
-    return {field: {"name": newest[0], "completedAt": newest[1]}} if newest else {}
+def _newest(
+    seen: TenantSeen, when: Callable[[BackupSummary], datetime | None]
+) -> tuple[datetime, str] | None:
+    """Return the moment and the name of the newest good backup that has one."""
+    found = [(moment, one.name) for one in seen.backups if one.good and (moment := when(one))]
+    return max(found, default=None)
+
+
+def _moment(newest: tuple[datetime, str] | None, field: str) -> dict[str, Any] | None:
+    return {"name": newest[1], field: rfc3339(newest[0])} if newest else None

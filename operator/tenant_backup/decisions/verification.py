@@ -21,7 +21,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .checks import store_is_there, tenant_has_keys, tenant_is_there
-from .conditions import conditions
+from .conditions import conditions, others
 from .instants import rfc3339
 from .names import job_name, shortened
 from .observed import BackupSeen, JobSeen
@@ -187,9 +187,12 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
     health, message = facts["health"], str(facts["verification"]["message"])
     damage = "" if health == "Healthy" else message
     status = _concluded(seen, wanted, message, now) | {"health": health}
+    if health == "Healthy":
+        status["verification"]["healthyAt"] = rfc3339(now)
     metadata = seen.backup.metadata
     verdict = committed(seen, seen.status, damage)
-    status["conditions"] = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
+    found = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
+    status["conditions"] = [*found, *others(seen.status)]
     told = Announce("Warning", Reason.VERIFICATION_FAILED, f"{_asked(wanted)}: {message}")
     if not damage:
         told = Announce("Normal", Reason.BACKUP_VERIFIED, f"{_asked(wanted)}: {message}")
