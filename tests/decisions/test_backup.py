@@ -9,7 +9,7 @@ import pytest
 from tenant_backup.api import Tenant
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
-from tenant_backup.decisions.backup import decide
+from tenant_backup.decisions.backup import decide, wants_to_start
 from tenant_backup.decisions.observed import BackupSeen, Ended, Platform, Trouble
 from tenant_backup.decisions.plan import Announce, Audit, ExpireJob, HoldData, Plan, RemoveJob, Run
 from tests.decisions.objects import (
@@ -376,3 +376,15 @@ def test_the_cause_survives_the_pods_that_showed_it() -> None:
     assert plan.status
     assert condition(plan.status, "Failed")["reason"] == Reason.DEADLINE_EXCEEDED
     assert "ImagePullFailed: no such image" in condition(plan.status, "Failed")["message"]
+
+
+def test_a_backup_waits_until_the_one_before_it_has_ended() -> None:
+    """A schedule with overlap Queue made both; it has no Job and no place among those that may start."""
+    seen = backup_seen(before="nightly-acme-202401140200")
+    plan = decide(seen, NOW)
+    assert plan.status
+    assert plan.status["state"] == "Queued"
+    assert "nightly-acme-202401140200" in condition(plan.status, HEADLINE)["message"]
+    assert [ref.name for ref in plan.wait_for] == ["nightly-acme-202401140200"]
+    assert not actions_of(plan, Run)
+    assert not wants_to_start(seen)

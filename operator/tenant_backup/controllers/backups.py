@@ -12,7 +12,7 @@ from tenant_backup.decisions.backup import is_at_work, wants_to_start
 from tenant_backup.decisions.expiry import expires_at
 from tenant_backup.decisions.observed import BackupSeen, JobSeen, Sibling
 from tenant_backup.decisions.queue import Place, steady
-from tenant_backup.decisions.summaries import BackupSummary
+from tenant_backup.decisions.summaries import BackupSummary, of_backup
 
 from .admission import Admission
 from .afresh import backups_of, is_terminating
@@ -41,6 +41,7 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
         line=await _line(look.cluster, document, now),
         siblings=await _siblings(look.cluster, backup) if _found_damage(jobs) else (),
         comparable=_comparable(look.roster, backup),
+        before=_before(look.roster, document),
     )
     return replace(seen, place=_place(look.admission, seen, now))
 
@@ -64,6 +65,18 @@ def _comparable(roster: Roster, backup: TenantBackup) -> tuple[BackupSummary, ..
     alike = (spec.store_ref.name, tuple(sorted(spec.modules)))
     found = roster.of_tenant(metadata.namespace, spec.tenant_ref.name)
     return tuple(one for one in found if (one.store, one.modules) == alike and one.uid != metadata.uid)
+
+
+def _before(roster: Roster, document: Object) -> str:
+    """Return the name of its schedule's earlier backup of the tenant that has not ended; empty for none."""
+    me = of_backup(document)
+    earlier = [
+        one.name
+        for one in roster.of_tenant(me.namespace, me.tenant)
+        if me.schedule and one.schedule == me.schedule and one.started and not one.finished
+        if (one.created, one.name) < (me.created, me.name)
+    ]
+    return min(earlier, default="")
 
 
 def _found_damage(jobs: tuple[JobSeen, ...]) -> bool:

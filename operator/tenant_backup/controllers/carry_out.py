@@ -68,7 +68,7 @@ class CarryOut:
     def __init__(self, cluster: Cluster, runner: Runner, look: Look, kind: Kind, target: Object) -> None:
         self._cluster = cluster
         self._runner = runner
-        self._courier = look.courier
+        self._courier, self._roster = look.courier, look.roster
         self._kind = kind
         self._target = target  # the newest version we know
         self._keys: Mapping[str, Any] = {}
@@ -89,9 +89,18 @@ class CarryOut:
 
     async def __call__(self, plan: Plan) -> None:
         """Carry out. Raises a ClusterError, or ForeignObject."""
+        refused: list[Rejected | ForeignObject] = []
         for action in plan.actions:
-            if not isinstance(action, ExpireJob):
+            if isinstance(action, ExpireJob):
+                continue
+            try:
                 await self._do[type(action)](action)
+            except (Rejected, ForeignObject) as error:
+                if not isinstance(action, CreateBackup):
+                    raise
+                refused.append(error)  # one tenant's trouble is not another's
+        if refused:
+            raise refused[0]
         await self.write(plan.status)
         # A Job may go only after its outcome is recorded.
         for action in plan.actions:
@@ -165,9 +174,20 @@ class CarryOut:
         if action.spec.get("deletionPolicy", "Delete") == "Delete":
             metadata["finalizers"] = [FINALIZER]  # it needs one before its Job: here it costs no write
         try:
-            await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
+            made = await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
         except AlreadyExists:
-            return  # a previous pass made it: the name is the slot's
+            # A previous pass made it, and no watch has told of it yet; or it is not ours.
+            made = await self._theirs_or_ours(action)
+        self._roster.see(BACKUP.name, made)  # the next pass must know it, whenever the watch tells of it
+
+    async def _theirs_or_ours(self, action: CreateBackup) -> Object:
+        there = await self._cluster.get(BACKUP, self._namespace, action.name)
+        if there is None:
+            raise Gone(f"TenantBackup {action.name} was there and is gone: observe again")
+        ours = action.labels.items() <= there["metadata"].get("labels", {}).items()
+        if not ours or there["spec"]["tenantRef"] != action.spec["tenantRef"]:
+            raise ForeignObject(f"TenantBackup {action.name} exists and was made by others; delete it")
+        return there
 
     async def _delete_backup(self, action: DeleteBackup) -> None:
         await self._cluster.delete(

@@ -125,6 +125,15 @@ def its_tenant_has_keys(seen: BackupSeen) -> Verdict | None:
     return tenant_has_keys(seen.tenant)
 
 
+def the_run_before_it_has_ended(seen: BackupSeen) -> Verdict | None:
+    """Two backups that a schedule with overlap Queue made for a tenant run one after the other."""
+    if not seen.before:
+        return None
+    message = f"it waits until {seen.before}, the schedule's previous backup of the tenant, has ended"
+    ref = Ref("TenantBackup", seen.backup.metadata.namespace, seen.before)
+    return Waiting(Reason.QUEUED, message, REFRESH.total_seconds(), (ref,))
+
+
 def its_turn_has_come(seen: BackupSeen) -> Verdict | None:
     """The last check: who cannot start anyway takes nobody's place."""
     place = seen.place
@@ -141,6 +150,7 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_modules_are_known,
     it_ends_before_its_packs_may_be_collected,
     its_tenant_has_keys,
+    the_run_before_it_has_ended,
     its_turn_has_come,
 )
 

@@ -126,13 +126,10 @@ def _look(seen: ScheduleSeen, schedule: Schedule, known: defaultdict[str, Histor
 
 def _settled(seen: ScheduleSeen, now: datetime) -> datetime:
     """Return up to when slots are over: nobody makes up for those before the schedule or its expression."""
-    known = parse(seen.status.get("settledThrough"))
-    settled = known or (seen.schedule.metadata.creation_timestamp or now) - timedelta(seconds=1)
-    return (
-        settled
-        if seen.status.get("expression", _expression(seen)) == _expression(seen)
-        else max(settled, now)
-    )
+    created = seen.schedule.metadata.creation_timestamp or now
+    settled = parse(seen.status.get("settledThrough")) or created - timedelta(seconds=1)
+    is_the_same = seen.status.get("expression") in (None, _expression(seen))
+    return settled if is_the_same else max(settled, now)
 
 
 def _settled_after(
