@@ -169,7 +169,7 @@ class Mailbox:
             PASSWORD.encode(),
         )
         self.logins.append(good)
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=good)
 
 
 @contextmanager

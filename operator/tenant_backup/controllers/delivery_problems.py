@@ -19,7 +19,7 @@ from tenant_backup.decisions.observed import Problem
 
 from .delivery_networks import RefusedAddressError
 
-_CLOSED = "the connection was closed without an answer"
+_CLOSED, _LATE = "the connection was closed without an answer", "no answer in time"
 
 
 class Undelivered(Exception):
@@ -42,6 +42,8 @@ def refused(message: str) -> Undelivered:
 
 def unreachable(error: BaseException) -> Undelivered:
     """Return the exception for a connection or conversation that broke."""
+    if isinstance(error, TimeoutError):
+        return refused(_LATE)  # what it came from is how the conversation was cut off
     for cause in _causes(error):
         said = _said(cause)
         if said:
@@ -78,8 +80,9 @@ _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str]], ...] = (
         lambda error: f"its certificate is not trusted: {error.verify_message}; see ca.crt in the Secret",
     ),
     (ssl.SSLError, lambda error: f"TLS failed: {error.reason or 'no common ground'}"),
+    (aiohttp.InvalidURL, lambda _: "its URL cannot be used; correct it in the Secret"),
     (aiosmtplib.SMTPResponseException, lambda error: f"the server answered {error.code}"),
-    (TimeoutError, lambda _: "no answer in time"),
+    (TimeoutError, lambda _: _LATE),
     (ConnectionRefusedError, lambda _: "the connection was refused"),
     (socket.gaierror, lambda _: "the name of its host cannot be resolved"),
     (aiohttp.ServerDisconnectedError, lambda _: _CLOSED),
