@@ -226,8 +226,8 @@ class Costs:
 
 
 def repeat_gets(lists: int) -> int:
-    """Return how many objects an unchanged repeat reads: marker, base, its lists, and its own manifest."""
-    return 3 + lists
+    """Return how many objects an unchanged repeat asks for: marker, the next one, base, lists, own manifest."""
+    return 4 + lists
 
 
 def repeat_lists(packs: int) -> int:

@@ -86,7 +86,7 @@ def test_a_store_that_was_ready_for_an_interval_is_collected() -> None:
     ("status", "seconds"),
     [
         (ready_store(collection=JUST_NOW), 86395),
-        ({"conditions": [ready_store()["conditions"][0] | {"lastTransitionTime": YESTERDAY}]}, 0),
+        (ready_store(conditions=[ready_store()["conditions"][0] | {"lastTransitionTime": YESTERDAY}]), 0),
     ],
 )
 def test_between_two_collections_nothing_is_written(status: dict[str, Any], seconds: float) -> None:

@@ -33,6 +33,9 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
         "status": {"state": "Succeeded", "backupId": "acme_1"},
         "backup": objects.backup({"verification": "Contents"}),
     }
+    collected = {"startedAt": objects.CREATED, "attemptedAt": objects.CREATED}
+    unlisted = objects.ready_store(collection=collected, catalogue={})
+    found = {"imported": {"backupId": "acme_2024-01-10_02-00-00"}, "deletionPolicy": "Retain"}
     kept = {"state": "Succeeded", "previousDatabase": "old", "undoUntil": "2024-01-16T00:00:00Z"}
     return {
         "backup": run_of(backup.decide(objects.backup_seen(tenant=acme, store=where), objects.NOW)),
@@ -42,6 +45,10 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
         "probe": run_of(store.decide(objects.store_seen(store=where), objects.NOW)),
         "collect": run_of(
             store.decide(objects.store_seen(store=where, status=objects.ready_store()), objects.NOW)
+        ),
+        "catalogue": run_of(store.decide(objects.store_seen(store=where, status=unlisted), objects.NOW)),
+        "inspect": run_of(
+            backup.decide(objects.backup_seen(backup=objects.backup(found), store=where), objects.at(60))
         ),
         "delete": run_of(
             deletion.decide_deletion(objects.backup_seen(backup=gone, store=where), objects.NOW)
@@ -98,6 +105,8 @@ def test_each_container_of_a_restore_sees_only_its_own_secrets() -> None:
         ("probe", {"probe": {"s3", "s3-ca"}}),
         ("delete", {"delete": {"s3", "s3-ca"}}),
         ("collect", {"collect": {"s3", "s3-ca"}}),
+        ("catalogue", {"catalogue": {"s3", "s3-ca"}}),
+        ("inspect", {"inspect": {"s3", "s3-ca"}}),
         ("verify", {"download": {"s3", "s3-ca"}, "examine": {"acme-keys-0123456789", "acme-id"}}),
     ],
 )

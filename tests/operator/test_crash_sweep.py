@@ -29,7 +29,9 @@ _CHANGES = (
     "signingKey",
     "keySecret",
 )
-PURPOSES = Counter({"preflight": 1, "probe": 1, "backup": 2, "restore": 1, "swap": 1, "delete": 1})
+PURPOSES = Counter(
+    {"preflight": 1, "probe": 1, "catalogue": 1, "backup": 2, "restore": 1, "swap": 1, "delete": 1}
+)
 
 
 def settled(space: Space) -> bool:
@@ -96,7 +98,7 @@ def _is_ours(event: dict[str, Any]) -> bool:
 
 
 def _purpose(job: str) -> str:
-    found = re.search(r"-(backup|restore|swap|preflight|probe|delete)-[0-9a-f]{10}$", job)
+    found = re.search(r"-(backup|restore|swap|preflight|probe|catalogue|delete)-[0-9a-f]{10}$", job)
     assert found
     return found[1]
 

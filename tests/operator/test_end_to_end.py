@@ -72,7 +72,7 @@ def test_three_objects_in_any_order_become_a_backup(space: Space) -> None:
     assert secrets[0]["immutable"] is True
     assert "ownerReferences" not in secrets[0]["metadata"]
     mine = [line for line in space.writes if "acme-1" in line or line == f"POST {space.jobs}"]
-    assert len(mine) <= 8 + 2  # and the Jobs of preflight and probe
+    assert len(mine) <= 8 + 3  # and the Jobs of preflight, probe and catalogue
 
 
 def test_the_operator_asks_for_no_secret(space: Space) -> None:
@@ -206,7 +206,7 @@ def test_a_restarted_operator_at_rest_writes_nothing(space: Space) -> None:
     second = space.operator()
     # A new object shows that the second one is at work; everything older was looked at before it.
     space.create("BackupStore", "other", STORE)
-    space.until(lambda: len(space.api.items(space.jobs)) > 3, "the new store is probed")
+    space.until(lambda: len(space.api.items(space.jobs)) > 4, "the new store is probed")
     second.send_signal(signal.SIGTERM)
     second.wait(20)
     assert [line for line in space.writes[len(before) :] if "other" not in line] == [f"POST {space.jobs}"]

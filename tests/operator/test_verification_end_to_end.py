@@ -47,7 +47,7 @@ def back_up_twice(space: Space) -> None:
     operator = space.operator()
     three_objects(space)
     space.create("TenantBackup", "acme-2", BACKUP)
-    space.until(lambda: at_rest(space) and len(space.api.items(space.jobs)) == 4, "both are done")
+    space.until(lambda: at_rest(space) and len(space.api.items(space.jobs)) == 5, "both are done")
     operator.send_signal(signal.SIGTERM)
     operator.wait(20)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
 from .values import Bytes, CapacityLimit, ClaimReference, Count, Recipient, Reference, UploadRate
 
+ClusterId = Annotated[str, Field(max_length=253)]
 _DOTS = r"(^|/)\\.\\.?(/|$)"
 
 Folder = Annotated[
@@ -138,6 +139,46 @@ class Collection(Struct):
     """Why it failed, what it left out, or what a dry run found."""
 
 
+class CataloguePage(Struct):
+    """How far a listing is that takes several Jobs."""
+
+    imports: bool = False
+    """Whether it creates objects."""
+    request: str | None = Field(default=None, max_length=128)
+    """The value of annotation tenantbackup.dev/import it was begun for."""
+    after: str | None = Field(default=None, max_length=200)
+    """The last backup it has seen."""
+    unlisted: Count | None = None
+    """Backups without an object so far."""
+    imported: Count | None = None
+    """Objects created so far."""
+    unreadable: Count | None = None
+    """Manifests that cannot be read so far."""
+    clusters: tuple[ClusterId, ...] = Field(default=(), max_length=5)
+    """Other clusters that own tenants here, so far."""
+
+
+class Catalogue(Struct):
+    """The last time that the backups in the store were listed."""
+
+    started_at: datetime | None = None
+    """When its last Job began."""
+    completed_at: datetime | None = None
+    """When it was complete; the next is an interval later."""
+    generation: Count | None = None
+    """The metadata.generation of the spec it was for."""
+    requested: str | None = Field(default=None, max_length=128)
+    """The last value of annotation tenantbackup.dev/import that was done."""
+    imported: Count | None = None
+    """TenantBackups that the last import created."""
+    clusters: tuple[ClusterId, ...] = Field(default=(), max_length=5)
+    """Other clusters that own tenants here: their backups can be restored; see tenantbackup.dev/adopt."""
+    page: CataloguePage | None = None
+    """How far a listing is that takes several Jobs."""
+    message: str | None = Field(default=None, max_length=4096)
+    """Why it failed, or what it left out."""
+
+
 class BackupStoreStatus(Status):
     """What the operator knows about the store."""
 
@@ -145,6 +186,11 @@ class BackupStoreStatus(Status):
     """What the store lets us do."""
     collection: Collection | None = None
     """Deleting what no backup needs any more."""
+    catalogue: Catalogue | None = None
+    """What backups there are."""
+    unlisted: Count | None = None
+    """Backups of this namespace's tenants in the store without a TenantBackup; annotation
+    tenantbackup.dev/import with any new value makes them one."""
     tenants: Count | None = None
     """How many tenants of this cluster had data here at the last collection."""
     backups: Count | None = None

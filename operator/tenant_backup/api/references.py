@@ -18,4 +18,5 @@ LABEL_HOLD = f"{GROUP}/hold"  # on a TenantBackup: retention leaves it alone
 ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
 ANNOTATION_VERIFY = f"{GROUP}/verify"  # on a TenantBackup: any new value verifies it again
 ANNOTATION_COLLECT = f"{GROUP}/collect"  # on a BackupStore: any new value collects; dry-run… only lists
-ANNOTATION_ADOPT = f"{GROUP}/adopt"  # on a BackupStore: the cluster id that may write its prefix
+ANNOTATION_IMPORT = f"{GROUP}/import"  # on a BackupStore: any new value makes objects of what has none
+ANNOTATION_ADOPT = f"{GROUP}/adopt"  # on a BackupStore: the id of the cluster whose prefixes are taken over

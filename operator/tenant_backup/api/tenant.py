@@ -19,6 +19,7 @@ from .values import (
     Recipient,
     RecoveryPoint,
     Reference,
+    SigningKey,
     StoredBytes,
     TableName,
 )
@@ -148,6 +149,12 @@ class Encryption(Struct):
     """Public age keys (age1…); whoever has one of the identities that belong to them can restore."""
     identity_secret_ref: Reference | None = None
     """Secret with key `identity` (AGE-SECRET-KEY-1…); only restores mount it."""
+    trusted_signing_keys: tuple[SigningKey, ...] = Field(
+        default=(), max_length=10, json_schema_extra=UNIQUE
+    )
+    """Public keys (ed25519:…) from recovery sheets: what they signed before the cluster was lost is believed,
+    too. When the key Secret of the first of them is there before the Tenant, no new one is made.
+    """
 
 
 class Objectives(Struct):
@@ -192,6 +199,11 @@ class TenantSpec(Struct):
     """What the backups must be good for."""
     limits: TenantLimits = TenantLimits()
     """How much the tenant is meant to use."""
+    offboarding: Literal["Retain", "Delete"] = "Retain"
+    """What happens to the backups when the Tenant is deleted. Retain: nothing. Delete: its TenantBackups are
+    deleted, each as its deletionPolicy says, and the Tenant is gone when they are. When the namespace is
+    deleted the data stays.
+    """
 
 
 class DatabaseFacts(Struct):

@@ -33,11 +33,26 @@ class Compression(Struct):
     """1: fastest; 19: smallest."""
 
 
+class Imported(Struct):
+    """What stands in the store already."""
+
+    backup_id: str = Field(max_length=80, pattern=r"^[a-z0-9][a-z0-9-]*_[0-9_-]+$")
+    """Its name in the store."""
+
+
 class TenantBackupSpec(Struct):
     """What to back up, and where to; immutable."""
 
     RULES: ClassVar = (
         Rule("self == oldSelf", "a TenantBackup is immutable: create a new one with another name"),
+        Rule(
+            "!has(self.imported) || self.deletionPolicy == 'Retain'",
+            "imported needs deletionPolicy Retain: what another object wrote is not deleted with this one",
+        ),
+        Rule(
+            "!has(self.imported) || !has(self.expiresAfter)",
+            "imported backups do not expire: remove expiresAfter",
+        ),
     )
 
     tenant_ref: TenantReference
@@ -46,6 +61,10 @@ class TenantBackupSpec(Struct):
     """The BackupStore it goes to."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
+    imported: Imported | None = None
+    """Nothing is backed up: this object stands for a backup that is in the store. The operator makes such objects
+    when it imports a store; it does not matter who wrote one.
+    """
     mode: Mode = "Incremental"
     """Incremental: store only what earlier backups have not stored; every backup is complete all the same.
     Full: store everything anew."""

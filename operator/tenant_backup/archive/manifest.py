@@ -158,6 +158,11 @@ def verify(data: bytes, trusted_key: str) -> Manifest:
     return parse(data)
 
 
+def signer(data: bytes, keys: Sequence[str]) -> str:
+    """Return which of `keys` (Ed25519 public keys, hex) signed the manifest; the first one when none did."""
+    return next((key for key in keys if _is_signed_by(data, key)), keys[0])
+
+
 def _is_signed_by(data: bytes, trusted_key: str) -> bool:
     tail = _TAIL.fullmatch(data[-_TAIL_LENGTH:])
     if tail is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import secrets as randomness
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from tenant_backup.api.references import LABEL_TENANT
 from tenant_backup.archive.keys import KEY_BYTES, IndexKey, TenantKeys
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.decisions.names import shortened
+from tenant_backup.decisions.names import key_secret, shortened
 
 from .private import write_private
 
@@ -31,7 +30,7 @@ def public(keys: TenantKeys) -> str:
 
 def manifest(namespace: str, tenant: str, keys: TenantKeys) -> str:
     """Return the Secret as YAML, under the name that the operator gives it."""
-    name = shortened(tenant.replace(".", "-"), "keys", _digest(keys))
+    name = key_secret(tenant, public(keys))
     data = {"indexKey": keys.index.secret, "signingKey": keys.signing_seed}
     document = {
         "apiVersion": "v1",
@@ -49,10 +48,6 @@ def manifest(namespace: str, tenant: str, keys: TenantKeys) -> str:
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
     return yaml.safe_dump(document, sort_keys=False)
-
-
-def _digest(keys: TenantKeys) -> str:
-    return hashlib.sha256(bytes.fromhex(public(keys))).hexdigest()[:10]
 
 
 def keep(file: Path, text: str) -> bool:

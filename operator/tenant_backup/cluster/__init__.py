@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 Object = dict[str, Any]
 Objects = list[Object]
 Lines = list[str]
+LOG_LIMIT = 8 << 20  # bytes; a kubelet keeps 10 MiB of a log before it begins a new file
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Cluster(Protocol):
     async def patch_status(self, kind: Kind, target: Object, status: Object) -> Object:
         """Apply a merge patch to the status of `target` as it was read. Raises Conflict."""
 
-    async def delete(
+    async def delete(  # noqa: PLR0913 - what, which one, and how
         self,
         kind: Kind,
         namespace: str,
@@ -118,6 +119,9 @@ class Cluster(Protocol):
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""
+
+    async def log(self, namespace: str, pod: str, container: str) -> Lines:
+        """Return all a container wrote, at most LOG_LIMIT bytes of it; empty when there is nothing to read."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -19,6 +19,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from tenant_backup.telemetry.counters import API_REQUESTS
 
 from . import (
+    LOG_LIMIT,
     POD,
     AlreadyExists,
     ClusterError,
@@ -131,7 +132,16 @@ class ApiServer:
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> Lines:
         """Return the last lines a container wrote; empty when it has not started."""
-        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
+        return await self._log(
+            namespace, pod, container, [("tailLines", str(lines)), ("limitBytes", "65536")]
+        )
+
+    async def log(self, namespace: str, pod: str, container: str) -> Lines:
+        """Return all a container wrote, at most LOG_LIMIT bytes of it; empty when there is nothing to read."""
+        return await self._log(namespace, pod, container, [("limitBytes", str(LOG_LIMIT))])
+
+    async def _log(self, namespace: str, pod: str, container: str, query: Query) -> Lines:
+        query = [("container", container), *query]
         try:
             text = await self._send("GET", POD.path(namespace, pod, "log"), query)
         except (Gone, Rejected):

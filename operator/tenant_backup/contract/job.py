@@ -93,6 +93,7 @@ class Backup:
     upload_rate: int = 0  # bytes per second to the store; 0: no limit
     mode: Literal["Incremental", "Full"] = "Incremental"  # Full: refer to nothing of earlier backups
     max_run_seconds: int = 86400  # from `prepare` to the commit: older packs are safe for so long
+    adopt: str = ""  # whose prefix may be taken over: a cluster id, and more words to do it another time
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Restore:
     backup_id: str
     manifest_sha256: str  # hex; empty: not known to the cluster
     signing_key: str  # public Ed25519, hex: trusted, never from the store
+    trusted_keys: list[str] = field(default_factory=list)  # likewise, of the tenant's earlier lives
     identity_secret: str = ""  # for messages
     exclude_columns: list[Column] = field(default_factory=list)  # the tenant's present policy
     deadline_seconds: int = 21600
@@ -170,6 +172,30 @@ class Collect:
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """List the backups of one namespace's tenants that are in the store, a page of them."""
+
+    uid: str  # of the BackupStore
+    namespace: str
+    store: Store
+    details: bool = False  # read each manifest; else only their names
+    after: str = ""  # slug/backup id the page begins behind
+    limit: int = 5000  # backups in a page
+    request: str = ""  # the annotation that asked for it
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Read the manifest of one backup that is in the store."""
+
+    uid: str  # of the TenantBackup that stands for it
+    backup_id: str
+    tenant: Tenant  # whose it has to be; only the cluster may be another
+    store: Store
+    modules: list[str] = field(default_factory=list)  # sorted: what it has to be limited to
+
+
+@dataclass(frozen=True)
 class Verify:
     """Read one backup back and say whether it is what was written."""
 
@@ -182,12 +208,14 @@ class Verify:
     store: Store
     manifest_sha256: str  # hex: what was committed
     signing_key: str  # public Ed25519, hex
+    trusted_keys: list[str] = field(default_factory=list)  # likewise, of the tenant's earlier lives
     identity_secret: str = ""  # for messages
 
 
-Job = Backup | Restore | Swap | Preflight | Probe | Delete | Collect | Verify
+Job = Backup | Restore | Swap | Preflight | Probe | Delete | Collect | Catalogue | Inspect | Verify
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Backup, Restore, Swap, Preflight, Probe, Delete, Collect, Verify)
+    kind.__name__: kind
+    for kind in (Backup, Restore, Swap, Preflight, Probe, Delete, Collect, Catalogue, Inspect, Verify)
 }
 
 

@@ -3,16 +3,22 @@
 Success: {"ok": true, "facts": {…}}; failure: {"ok": false, "reason": …, "message": …, "retriable": …}.
 Progress is one JSON line on standard output every few seconds:
 {"progress": {"phase": …, "percent": …, "bytesRead": …, "bytesTotal": …}}.
+A list that is too long for the message goes to standard output, one numbered JSON line for each item; the
+message then has their number and the SHA-256 of all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .paths import TERMINATION_MESSAGE_LIMIT
 from .reasons import Failure, Reason
+
+_INLINE = 1200  # bytes of a list beside which other facts still fit
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,33 @@ def decode(text: str) -> Result | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def listed(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the facts that stand for `items`: themselves when they are short, else what they are known by.
+
+    Those that are not in the facts are printed.
+    """
+    if len(_dump({"items": list(items)})) <= _INLINE:
+        return {"items": list(items)}
+    # Plain ASCII: whoever reads the log must find the lines that were written.
+    lines = [json.dumps({"line": number, "item": item}) for number, item in enumerate(items, 1)]
+    print("\n".join(lines), flush=True)
+    return {"lines": len(lines), "sha256": _sha256(lines)}
+
+
+def listed_items(facts: Mapping[str, Any], log: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what `listed` was given; `log` is what the container wrote. Raises ValueError if not all."""
+    if "items" in facts:
+        return list(facts["items"])
+    lines = [line for line in log if line.startswith('{"line":')]
+    if len(lines) != facts.get("lines") or _sha256(lines) != facts.get("sha256"):
+        raise ValueError(f"the log has {len(lines)} of {facts.get('lines')} lines, or other ones")
+    return [json.loads(line)["item"] for line in lines]
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def progress_line(**values: Any) -> str:

@@ -8,7 +8,6 @@ what was decided on, Events are named by their content.
 from __future__ import annotations
 
 import base64
-import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,8 +29,9 @@ from tenant_backup.cluster import (
     Rejected,
 )
 from tenant_backup.contract.reasons import Reason
+from tenant_backup.decisions.imported import judged
 from tenant_backup.decisions.instants import rfc3339
-from tenant_backup.decisions.names import digest, shortened
+from tenant_backup.decisions.names import digest, key_secret, shortened
 from tenant_backup.decisions.plan import (
     Announce,
     Audit,
@@ -41,6 +41,8 @@ from tenant_backup.decisions.plan import (
     Deliver,
     ExpireJob,
     HoldData,
+    ImportBackup,
+    Judge,
     MakeKeys,
     Plan,
     ReleaseData,
@@ -80,6 +82,8 @@ class CarryOut:
             CreateBackup: self._create_backup,
             DeleteBackup: self._delete_backup,
             Condemn: self._condemn,
+            ImportBackup: self._import_backup,
+            Judge: self._judge,
             Deliver: self._deliver,
             HoldData: self._hold_data,
             ReleaseData: self._release_data,
@@ -143,9 +147,9 @@ class CarryOut:
 
     async def _make_keys(self, action: MakeKeys) -> None:
         private = Ed25519PrivateKey.generate()
-        public = private.public_key().public_bytes_raw()
-        name = shortened(action.tenant.replace(".", "-"), "keys", hashlib.sha256(public).hexdigest()[:10])
-        named = {"signingKey": public.hex(), "keySecret": name}
+        public = private.public_key().public_bytes_raw().hex()
+        name = key_secret(action.tenant, public)
+        named = {"signingKey": public, "keySecret": name}
         # Status first, guarded by resourceVersion: of two passes only one gets to create its Secret.
         # If we die before that Secret exists, the next pass finds it missing and nothing was signed yet.
         self._target = await self._cluster.patch_status(self._kind, self._target, named)
@@ -203,6 +207,27 @@ class CarryOut:
         if "completedAt" in there["status"].get("verification", {}):  # else its own verification is to come
             found["completedAt"] = rfc3339(Look.now())
         status = {"health": "Corrupt", "verification": found}
+        await self._cluster.patch_status(BACKUP, there, status)
+
+    async def _import_backup(self, action: ImportBackup) -> None:
+        metadata = {"name": action.name, "namespace": self._namespace, "labels": dict(action.labels)}
+        try:
+            made = await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
+        except AlreadyExists:
+            return  # a previous pass made it; without a status it asks for what it needs itself
+        await self._cluster.patch_status(BACKUP, made, dict(action.status))
+
+    async def _judge(self, action: Judge) -> None:
+        there = await self._cluster.get(BACKUP, self._namespace, action.name)
+        if there is None or there["metadata"]["uid"] != action.uid:
+            return
+        status = judged(there.get("status", {}), action)
+        if status is None:
+            return
+        if action.gone:
+            status["verification"]["completedAt"] = rfc3339(Look.now())  # of when notifiers tell it
+            said = Announce("Warning", Reason.BACKUP_NOT_FOUND, status["verification"]["message"])
+            await self._post(there["metadata"], said)
         await self._cluster.patch_status(BACKUP, there, status)
 
     async def _deliver(self, action: Deliver) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenant_backup.cluster import EVENT, JOB, NAMESPACE, POD, Cluster, Kind, Object, Rejected
+from tenant_backup.contract.results import listed_items
 from tenant_backup.decisions.instants import parse
 from tenant_backup.decisions.observed import Collection, JobSeen, Platform
 from tenant_backup.jobs import labels
-from tenant_backup.jobs.containers import PROGRESS
+from tenant_backup.jobs.containers import PROGRESS, SPOKESMAN
 from tenant_backup.jobs.outcome import see
 
 from .admission import Admission
@@ -22,6 +24,7 @@ PROGRESS_EVERY = timedelta(seconds=10)  # one status write per interval at most
 SILENCE = timedelta(seconds=8)  # without a started container; then Events are asked why
 ASK_AGAIN = timedelta(minutes=10)  # whether an object that was there still is
 _LOG_LINES = 20
+_log = logging.getLogger(__name__)
 
 
 class Look:
@@ -78,6 +81,23 @@ class Look:
             return ()
         pods = await self.cluster.list(POD, namespace, labels=selector)
         return tuple([await self._seen(job, _pods_of(job, pods), now) for job in jobs])
+
+    async def listed(self, namespace: str, job: JobSeen) -> tuple[Mapping[str, Any], ...] | None:
+        """Return the list that a Job answered with; None when it cannot be read any more."""
+        assert job.outcome
+        lines: list[str] = []
+        if "items" not in job.outcome.facts:
+            pods = await self.cluster.list(POD, namespace, labels=f"{labels.JOB}={job.name}")
+            newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+            if newest is None:
+                return None
+            container = SPOKESMAN[job.purpose]
+            lines = await self.cluster.log(namespace, newest["metadata"]["name"], container)
+        try:
+            return tuple(listed_items(job.outcome.facts, lines))
+        except ValueError as error:
+            _log.warning("the answer of Job %s cannot be read: %s", job.name, error)
+            return None
 
     async def _seen(self, job: Object, pods: list[Object], now: datetime) -> JobSeen:
         warnings = await self._warnings(job, pods, now)

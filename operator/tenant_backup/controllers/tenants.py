@@ -7,9 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from tenant_backup.api import Tenant
-from tenant_backup.cluster import RESTORE, SECRET, AlreadyExists, Cluster, Object, Rejected
+from tenant_backup.api.references import FINALIZER
+from tenant_backup.cluster import BACKUP, RESTORE, SECRET, TENANT, AlreadyExists, Cluster, Object, Rejected
+from tenant_backup.decisions.described import trusted_keys
+from tenant_backup.decisions.names import key_secret
 from tenant_backup.decisions.observed import KeyState, TenantSeen
 
+from .afresh import backups_of, is_terminating
 from .look import Look
 
 
@@ -18,15 +22,39 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
     tenant = Tenant.model_validate(document)
     namespace, name = tenant.metadata.namespace, tenant.metadata.name
     status = document.get("status", {})
+    if tenant.metadata.deletion_timestamp:
+        return await _leaving(look, tenant, status)
     restores = await _succeeded(look.cluster, namespace, name)
+    keys = await key_state(look, namespace, status, now)
     return TenantSeen(
         tenant=tenant,
         status=status,
-        keys=await key_state(look, namespace, status, now),
+        keys=keys,
+        recovered=await _recovered(look, tenant, now) if keys == "Absent" else "",
         jobs=await look.jobs(namespace, tenant.metadata.uid, now),
         platform=await look.platform(),
         backups=tuple(look.roster.of_tenant(namespace, name)),
+        schedules=frozenset(one.name for one in look.roster.schedules() if one.namespace == namespace),
         last_restore=max(restores, key=lambda item: item[1], default=None),
+    )
+
+
+async def _leaving(look: Look, tenant: Tenant, status: Mapping[str, Any]) -> TenantSeen:
+    """Return one look at a Tenant that is being deleted, which asks for nothing that may be gone already."""
+    namespace, name = tenant.metadata.namespace, tenant.metadata.name
+    known = tuple(look.roster.of_tenant(namespace, name))
+    held = FINALIZER in tenant.metadata.finalizers
+    kinds = (TENANT, BACKUP, RESTORE)
+    terminating = held and await is_terminating(look.cluster, tenant.metadata, *kinds)
+    afresh = held and not terminating
+    return TenantSeen(
+        tenant=tenant,
+        status=status,
+        keys="Present",  # nobody needs them any more
+        jobs=(),
+        platform=await look.platform(),
+        backups=await backups_of(look.cluster, namespace, name) if afresh else known,
+        terminating=terminating,
     )
 
 
@@ -48,16 +76,32 @@ async def key_state(look: Look, namespace: str, status: Mapping[str, Any], now: 
         return "Absent"
     if ready and look.was_there(SECRET, namespace, name, now):
         return "Present"
-    # Creating it for the sake of the answer only. A previous pass may have died between naming the Secret
-    # in status and creating it; or somebody deleted it since.
+    # A previous pass may have died between naming the Secret in status and creating it; or somebody
+    # deleted it since.
+    try:
+        there = await _is_there(look, namespace, name, now)
+    except Rejected:
+        if not ready:
+            raise
+        return "Present"  # a quota or a policy answers for the Secret: that it is gone is not known
+    return "Present" if there else "Gone" if ready else "Lost"
+
+
+async def _recovered(look: Look, tenant: Tenant, now: datetime) -> str:
+    """Return the first trusted key whose Secret is there; asked before keys are made."""
+    for key in trusted_keys(tenant):
+        secret = key_secret(tenant.metadata.name, key)
+        if await _is_there(look, tenant.metadata.namespace, secret, now):
+            return key
+    return ""
+
+
+async def _is_there(look: Look, namespace: str, name: str, now: datetime) -> bool:
+    """Return whether a Secret exists: by creating it for the sake of the answer only."""
     probe = {"metadata": {"name": name, "namespace": namespace}, "type": "Opaque"}
     try:
         await look.cluster.create(SECRET, probe, dry_run=True)
     except AlreadyExists:
         look.note_there(SECRET, namespace, name, now)
-        return "Present"
-    except Rejected:
-        if not ready:
-            raise
-        return "Present"  # a quota or a policy answers for the Secret: that it is gone is not known
-    return "Gone" if ready else "Lost"
+        return True
+    return False

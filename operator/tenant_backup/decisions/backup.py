@@ -194,6 +194,7 @@ def _job(seen: BackupSeen) -> contract.Backup:
         compression_level=backup.spec.compression.level,
         mode=backup.spec.mode,
         max_run_seconds=seen.platform.collection.max_run,
+        adopt=described.adopts(store),
         read_rate=described.read_rate(tenant),
         upload_rate=described.upload_rate(store),
         verify=backup.spec.verification == "Checksum",  # Contents needs a Job that has the identity

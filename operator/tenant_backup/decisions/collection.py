@@ -49,7 +49,7 @@ def collecting(seen: StoreSeen, now: datetime) -> Collecting:
     if under_way:
         return _follow(seen, min(under_way, key=lambda job: job.created), now)
     status = _without_outdated_message(seen)
-    if not _is_ready(seen) or not _may_delete(seen):
+    if not is_ready(seen) or not _may_delete(seen):
         return Collecting(status, recorded(mine))
     wait = _due_in(seen, now)
     if wait > 0:
@@ -66,7 +66,8 @@ def _is_recorded(job: JobSeen, known: Status) -> bool:
     return rfc3339(job.created) <= str(known.get("startedAt", ""))
 
 
-def _is_ready(seen: StoreSeen) -> bool:
+def is_ready(seen: StoreSeen) -> bool:
+    """Whether the probe found this spec's store good."""
     ready = condition_of(seen.status, "Ready")
     generation = seen.store.metadata.generation
     return ready.get("status") == "True" and ready.get("observedGeneration") == generation

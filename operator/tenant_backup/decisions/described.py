@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tenant_backup.api import BackupStore, Tenant
+from tenant_backup.api.references import ANNOTATION_ADOPT
 from tenant_backup.api.values import quantity_bytes
 from tenant_backup.contract import job as contract
 
 from .plan import Secrets
+
+ADOPT_LIMIT = 128  # characters
 
 
 def tenant(tenant: Tenant, cluster_id: str) -> contract.Tenant:
@@ -99,6 +102,17 @@ def store_secrets(store: BackupStore) -> Secrets:
         return Secrets()
     ca = store.spec.s3.ca_secret_ref
     return Secrets(store=store.spec.s3.credentials_secret_ref.name, store_ca=ca.name if ca else "")
+
+
+def trusted_keys(tenant: Tenant) -> list[str]:
+    """Return the public keys (hex) that vouched for the tenant's backups in an earlier life of it."""
+    return [key.removeprefix("ed25519:") for key in tenant.spec.encryption.trusted_signing_keys]
+
+
+def adopts(store: BackupStore) -> str:
+    """Return whose prefixes may be taken over: a cluster id and perhaps more words, or nothing."""
+    words = " ".join(store.metadata.annotations.get(ANNOTATION_ADOPT, "").split())
+    return words[:ADOPT_LIMIT]
 
 
 def collected_store(where: BackupStore) -> contract.Store:

@@ -112,17 +112,17 @@ class TenantSeen:
 
 @dataclass(frozen=True)
 class StoreSeen:
-    """A BackupStore, its Jobs, and when a page of its catalogue is to be read, the objects there are.
+    """A BackupStore, its Jobs, and when a page of its catalogue is to be taken in, the objects there are.
 
-    `listed` is that page; None when there is none, or its Job's answer cannot be read any more. `backups` are
-    those of this store, `uids` those of all TenantBackups of the namespace.
+    `pages` are what Jobs listed, by their names; without those whose answer cannot be read any more.
+    `backups` are those of this store, `uids` those of all TenantBackups of the namespace.
     """
 
     store: BackupStore
     status: Mapping[str, Any]
     jobs: tuple[JobSeen, ...]
     platform: Platform
-    listed: tuple[Mapping[str, Any], ...] | None = None
+    pages: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     backups: tuple[BackupSummary, ...] = ()
     uids: frozenset[str] = frozenset()
 

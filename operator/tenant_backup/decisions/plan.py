@@ -56,7 +56,9 @@ class Secrets:
         return replace(self, **{key: name for key, name in named.items() if name})
 
 
-Purpose = Literal["backup", "restore", "swap", "preflight", "probe", "delete", "collect", "verify"]
+Purpose = Literal[
+    "backup", "restore", "swap", "preflight", "probe", "delete", "collect", "catalogue", "inspect", "verify"
+]
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,26 @@ class Condemn:
 
 
 @dataclass(frozen=True)
+class ImportBackup:
+    """Create a TenantBackup that stands for what is in the store; one that is there already is this one."""
+
+    name: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Say of a TenantBackup that its data is not in the store any more, or that it is back."""
+
+    name: str
+    uid: str
+    gone: bool
+    store: str
+
+
+@dataclass(frozen=True)
 class HoldData:
     """Add our finalizer: from now on there may be data outside the cluster."""
 
@@ -176,6 +198,8 @@ Action = (
     | CreateBackup
     | DeleteBackup
     | Condemn
+    | ImportBackup
+    | Judge
     | Deliver
     | HoldData
     | ReleaseData

@@ -249,6 +249,7 @@ def _job(seen: RestoreSeen) -> contract.Restore:
         backup_id=str(seen.backup_status["backupId"]),
         manifest_sha256=str(seen.backup_status.get("checksum", "")).removeprefix("sha256:"),
         signing_key=tenant.status.signing_key or "",
+        trusted_keys=described.trusted_keys(tenant),
         identity_secret=identity_secret(seen),
         exclude_columns=described.excluded_columns(tenant),
         deadline_seconds=duration_seconds(restore.spec.deadline),

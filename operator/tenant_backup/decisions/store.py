@@ -1,4 +1,4 @@
-"""BackupStore: a probe Job writes, reads back and lists for each new spec; see `collection` for the rest."""
+"""BackupStore: a probe Job tries each new spec; `collection` and `catalogue` are about what is in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tenant_backup.contract.reasons import Reason
 
 from . import described
 from .capacity import capacity
+from .catalogue import cataloguing
 from .collection import collecting
 from .conditions import condition_of, conditions, stamped
 from .names import job_name
@@ -34,10 +35,11 @@ def decide(seen: StoreSeen, now: datetime) -> Plan:
     collected = collecting(replace(seen, status=status), now)
     room = capacity(seen.store, seen.status, collected.status.get("usedBytes"))
     said = [stamped(fact, seen.status, generation, now) for fact in room.facts]
-    times = [time for time in (verdict.retry_in, collected.retry_in) if time is not None]
+    listed = cataloguing(replace(seen, status=collected.status), now)
+    times = [time for time in (verdict.retry_in, collected.retry_in, listed.retry_in) if time is not None]
     return Plan(
-        actions=(*stale, *course.actions, *collected.actions, *room.actions),
-        status={**collected.status, "conditions": [*status["conditions"], *said]},
+        actions=(*stale, *course.actions, *collected.actions, *room.actions, *listed.actions),
+        status={**listed.status, "conditions": [*status["conditions"], *said]},
         retry_in=min(times, default=None),
     )
 

@@ -37,7 +37,7 @@ class BackupSummary:
     schedule: str  # "" when no schedule made it
     slot: datetime | None  # of the schedule
     created: datetime
-    modules: tuple[str, ...]
+    modules: tuple[str, ...]  # empty: everything is in it
     mode: str
     deadline: int  # seconds
     state: str  # "" while nobody looked at it
@@ -90,13 +90,14 @@ def of_backup(document: Document) -> BackupSummary:
         schedule=intern(labels.get(LABEL_SCHEDULE, "")),
         slot=_slot(labels),
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
-        modules=tuple(sorted(spec.get("modules", ()))),
+        # Who writes an object for a backup that is in the store need not know its modules.
+        modules=tuple(sorted(spec.get("modules") or status.get("contents", {}).get("modules", ()))),
         mode=intern(spec.get("mode", "")),
         deadline=duration_seconds(spec.get("deadline", "6h")),
         state=intern(status.get("state", "")),
         reason=intern(_reason(status, "Succeeded")),
         health=intern(status.get("health", "")),
-        backup_id=status.get("backupId", ""),
+        backup_id=status.get("backupId") or spec.get("imported", {}).get("backupId", ""),
         started=parse(status.get("startedAt")),
         completed=parse(status.get("completedAt")),
         verified=_verified(status),
@@ -166,7 +167,7 @@ def of_tenant(document: Document) -> TenantSummary:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSummary:
-    """One BackupSchedule, as far as metrics need it."""
+    """One BackupSchedule, as far as queue and metrics need it."""
 
     namespace: str
     name: str

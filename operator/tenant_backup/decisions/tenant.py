@@ -15,9 +15,10 @@ from .aspects import Aspect, together, with_fields
 from .capacity import within_limits
 from .conditions import condition_of, conditions, stamped
 from .instants import rfc3339
-from .names import job_name
+from .names import job_name, key_secret
 from .objectives import objectives
 from .observed import Ended, TenantSeen
+from .offboarding import decide_offboarding, holding, unpruned
 from .plan import Action, Announce, MakeKeys, Plan, Run, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
 from .summaries import BackupSummary
@@ -27,7 +28,7 @@ PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is n
 PREFLIGHT_DEADLINE = 300  # seconds
 
 # Each says one thing about a Tenant beside whether it is Ready.
-_ASPECTS: tuple[Callable[[TenantSeen, datetime], Aspect], ...] = (objectives, within_limits)
+_ASPECTS: tuple[Callable[[TenantSeen, datetime], Aspect], ...] = (objectives, within_limits, unpruned)
 
 _KEYS_GONE_RETRY = 60.0  # seconds; nobody tells us when the Secret is back
 
@@ -50,7 +51,7 @@ _NOT_ENCRYPTED = "; its backups are not encrypted (spec.encryption.mode is None)
 def decide(seen: TenantSeen, now: datetime) -> Plan:
     """Return what to do about a Tenant."""
     if seen.tenant.metadata.deletion_timestamp:
-        return Plan()  # the keys stay: without them its backups are worth less
+        return decide_offboarding(seen, now)
     course = _course(seen, now)
     verdict = _lasting(seen, course.verdict)
     stale = outdated(seen.jobs, "preflight", seen.tenant.metadata.generation)
@@ -58,7 +59,14 @@ def decide(seen: TenantSeen, now: datetime) -> Plan:
     times = [time for time in (verdict.retry_in, said.retry_in) if time is not None]
     return Plan(
         # Told first: what is refused after it keeps nobody from hearing it.
-        actions=(*said.actions, *_keys(seen), *_first_backup(seen), *stale, *course.actions),
+        actions=(
+            *said.actions,
+            *holding(seen.tenant),
+            *_keys(seen),
+            *_first_backup(seen),
+            *stale,
+            *course.actions,
+        ),
         status=_status(seen, verdict, course.facts, said, now),
         retry_in=min(times, default=None),
     )
@@ -66,6 +74,8 @@ def decide(seen: TenantSeen, now: datetime) -> Plan:
 
 def _keys(seen: TenantSeen) -> tuple[Action, ...]:
     told = Announce("Normal", Reason.KEYS_CREATED, _MADE)
+    if seen.recovered:
+        return ()  # its backups go on under the signature they had
     # Lost means that we died after the status patch and before the Secret was there: nothing was ever
     # signed with those keys, so new ones take their place. Keys that are Gone have backups, and stay.
     if seen.keys in ("Absent", "Lost"):
@@ -184,7 +194,10 @@ def _status(
 ) -> dict[str, Any]:
     generation = seen.tenant.metadata.generation
     status = dict(seen.status)
-    if seen.keys == "Present":
+    if seen.recovered:
+        secret = key_secret(seen.tenant.metadata.name, seen.recovered)
+        status |= {"signingKey": seen.recovered, "keySecret": secret}
+    if seen.keys == "Present" or seen.recovered:
         status["keysReady"] = True
     if facts is not None:
         found = facts.facts.get("database", {})

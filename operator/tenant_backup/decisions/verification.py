@@ -311,5 +311,6 @@ def _job(seen: BackupSeen, wanted: Wish, now: datetime) -> contract.Verify:
         store=described.store(store),
         manifest_sha256=str(seen.status.get("checksum", "")).removeprefix("sha256:"),
         signing_key=tenant.status.signing_key or "",
+        trusted_keys=described.trusted_keys(tenant),
         identity_secret=reference.name if reference and wanted.level == "Contents" else "",
     )

@@ -48,6 +48,8 @@ PREFLIGHT = (Container("preflight", DATABASE, 48, 256, scratch=True),)
 PROBE = (Container("probe", STORE, 48, 256, volume="rw"),)
 DELETE = (Container("delete", STORE, 48, 512, volume="rw"),)  # reads all the tenant's manifests, one by one
 COLLECT = (Container("collect", STORE, 64, 512, volume="rw"),)
+CATALOGUE = (Container("catalogue", STORE, 64, 512, volume="ro"),)
+INSPECT = (Container("inspect", STORE, 48, 256, volume="ro"),)
 VERIFY = (
     Container("download", STORE, 64, 512, run=True, spool=True, volume="rw"),  # writes marks on what is bad
     Container("examine", ("keys", "identity"), 96, 512, run=True, spool=True),
@@ -61,6 +63,8 @@ CONTAINERS: dict[Purpose, tuple[Container, ...]] = {
     "probe": PROBE,
     "delete": DELETE,
     "collect": COLLECT,
+    "catalogue": CATALOGUE,
+    "inspect": INSPECT,
     "verify": VERIFY,
 }
 
@@ -73,6 +77,8 @@ SPOKESMAN: dict[str, str] = {
     "probe": "probe",
     "delete": "delete",
     "collect": "collect",
+    "catalogue": "catalogue",
+    "inspect": "inspect",
     "verify": "examine",
 }
 PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load", "verify": "examine"}

@@ -12,6 +12,7 @@ TENANT = f"{PREFIX}/tenant"
 PURPOSE = f"{PREFIX}/purpose"
 GENERATION = f"{PREFIX}/generation"
 ATTEMPT = f"{PREFIX}/attempt"
+JOB = "batch.kubernetes.io/job-name"  # on pods, by the Job controller
 SUBJECT = f"{PREFIX}/subject"  # annotation: the object's full name, which may be too long for a label
 
 

@@ -32,6 +32,8 @@ STAGES = (
     "probe",
     "delete",
     "collect",
+    "catalogue",
+    "inspect",
     "examine",
 )
 

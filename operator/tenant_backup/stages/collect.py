@@ -20,7 +20,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
 from tenant_backup.stores import connect
 
-from .prepare import read_marker
+from .ownership import owner
 from .progress import INTERVAL
 
 _MESSAGE_LIMIT = 700  # characters; the result has 2 KiB
@@ -36,7 +36,7 @@ def run(job: jobs.Collect, *, secrets: Path = paths.SECRETS, volume: Path = path
     done = _Done(job.dry_run)
     for slug in connect(job.store, "", secrets=secrets, volume=volume).folders():
         store = connect(job.store, slug, secrets=secrets, volume=volume)
-        marker = read_marker(store)
+        marker = owner(store)
         if not isinstance(marker, dict) or marker.get("clusterId") != job.cluster_id:
             continue
         try:

@@ -19,13 +19,10 @@ from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.stores import connect
-from tenant_backup.stores.base import AlreadyExistsError, NotFoundError, Store, digest_of, read
+from tenant_backup.stores.base import Store
 
 from . import commits
-
-MARKER = "TENANT"
-MARKER_FORMAT = 1
-_MARKER_LIMIT = 1 << 16  # bytes
+from .ownership import claim
 
 
 def run(
@@ -42,7 +39,7 @@ def run(
     """
     began = time.clock_gettime(time.CLOCK_BOOTTIME)  # before anything is looked at; it counts sleep too
     store = connect(job.store, job.tenant.slug, secrets=secrets, volume=volume)
-    claim(store, job.tenant)
+    claim(store, job.tenant, job.adopt)
     backup_id, committed = settle(store, job.backup_id, job.uid)
     document = {
         "backupId": backup_id,
@@ -53,26 +50,6 @@ def run(
     }
     _write(run / paths.PREPARED, document)
     return {"backupId": backup_id, "committed": committed is not None}
-
-
-def claim(store: Store, tenant: jobs.Tenant) -> None:
-    """Make sure that the store's prefix is this tenant's. Raises Failure StoreForeign if it is not."""
-    own = {
-        "format": MARKER_FORMAT,
-        "clusterId": tenant.cluster_id,
-        "namespace": tenant.namespace,
-        "name": tenant.name,
-        "slug": tenant.slug,
-    }
-    found = read_marker(store)
-    if found is None:
-        text = json.dumps(own, sort_keys=True).encode() + b"\n"
-        # Taken meanwhile: another first backup was faster, or this very PUT arrived unanswered.
-        with suppress(AlreadyExistsError):
-            store.put(MARKER, text, digest_of(text))
-        found = read_marker(store)
-    if found != own:
-        raise _foreign(store, found)
 
 
 def settle(store: Store, wished: str, uid: str) -> tuple[str, dict[str, Any] | None]:
@@ -128,34 +105,6 @@ def _base(store: Store, job: jobs.Backup, spool: Path) -> dict[str, Any] | None:
     from .base import fetch_base
 
     return fetch_base(store, job, spool / paths.BASE)
-
-
-def read_marker(store: Store) -> object:
-    """Return the ownership marker; None when there is none, a text when it cannot be read."""
-    try:
-        return json.loads(read(store, MARKER, _MARKER_LIMIT))
-    except NotFoundError:
-        return None
-    except ValueError:
-        return "unreadable"
-
-
-def _foreign(store: Store, found: object) -> Failure:
-    place = f"{store.location}/{MARKER}"
-    if not isinstance(found, dict):
-        message = (
-            f"{place} is not an ownership marker of ours; give the Tenant a slug or the BackupStore a prefix"
-        )
-        return Failure(Reason.STORE_FOREIGN, message + " that nobody uses")
-    owner = (
-        f'Tenant "{found.get("name")}" in namespace "{found.get("namespace")}" of cluster '
-        f"{found.get('clusterId')}"
-    )
-    return Failure(
-        Reason.STORE_FOREIGN,
-        f"{store.location} belongs to {owner[:300]}; give this Tenant another slug or this BackupStore "
-        "another prefix",
-    )
 
 
 def _write(target: Path, document: dict[str, Any]) -> None:
