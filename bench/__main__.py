@@ -1,4 +1,4 @@
-"""Run the bench, or a part of it: ONLY=pg, repeats, memory or cluster; SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, repeats, memory, cluster or scale; SIZE in GB of rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 from hack.lab.kubectl import ROOT
 
-from . import cluster, page, postgresql
+from . import cluster, page, postgresql, scale
 from .figures import Figures
 
-PARTS = ("pg", "repeats", "memory", "cluster")
+PARTS = ("pg", "repeats", "memory", "cluster", "scale")
 
 
 def main() -> int:
@@ -21,6 +21,7 @@ def main() -> int:
         "--size", type=float, default=0.8, help="GB of rows in the large database (default 0.8)"
     )
     parser.add_argument("--runs", type=int, default=3, help="alternating runs, the best counts (default 3)")
+    parser.add_argument("--tenants", type=int, default=1000, help="due at once in part scale (default 1000)")
     options = parser.parse_args()
     parts = [options.only] if options.only else PARTS
     figures = Figures()
@@ -32,6 +33,8 @@ def main() -> int:
         postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
     if "cluster" in parts:
         cluster.measure(figures, options.size, options.runs)
+    if "scale" in parts:
+        scale.measure(figures, options.tenants)
     page.write(figures.write(ROOT / "build" / "bench.json"), ROOT / "docs")
     print("written to build/bench.json and docs/performance.md")
     return 0

@@ -46,7 +46,7 @@ def shown(value: float, unit: str) -> str:
         case "share":
             return f"{value:.2%}"
         case "bytes":
-            return f"{value / 2**20:.1f} MiB"
+            return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
         case "seconds":
             return f"{value:.2f} s"
     return f"{value:.0f}"

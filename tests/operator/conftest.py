@@ -107,11 +107,12 @@ class Space:
         return file.read_text().splitlines() if file.exists() else []
 
     def operator(
-        self, crash_at: str = "never:0", metrics: str = "", ahead: float = 0
+        self, crash_at: str = "never:0", metrics: str = "", ahead: float = 0, **settings: str
     ) -> subprocess.Popen[bytes]:
         """Start a real operator process for this namespace.
 
-        `metrics` is the URL to serve them at, `ahead` by how many seconds its clock is.
+        `metrics` is the URL to serve them at, `ahead` by how many seconds its clock is, `settings` are further
+        variables of its environment.
         """
         environment = {
             "PATH": os.environ["PATH"],
@@ -124,6 +125,7 @@ class Space:
             "WRITES": str(self.folder / "writes"),
             "CRASH_AT": crash_at,
             "AHEAD": str(ahead),
+            **settings,
         }
         command = [sys.executable, str(ROOT / "tests/operator/crashing.py")]
         with self.log.open("ab") as log:

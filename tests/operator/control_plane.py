@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ class Api:
 
     url: str
     folder: Path
+    etcd: str
 
     @property
     def kubeconfig(self) -> Path:
@@ -45,7 +47,7 @@ class Api:
     def call(self, method: str, path: str, body: Any = None, **query: str) -> requests.Response:
         """Send one request and return the answer, whatever it is."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        return requests.request(
+        return _session().request(
             method,
             f"{self.url}{path}",
             json=body,
@@ -66,6 +68,17 @@ class Api:
         return list(self.do("GET", path, **query)["items"])
 
 
+_sessions = threading.local()
+
+
+def _session() -> requests.Session:
+    """One per thread: a new connection for each of thousands of requests would be most of their cost."""
+    if not hasattr(_sessions, "session"):
+        _sessions.session = requests.Session()
+    session: requests.Session = _sessions.session
+    return session
+
+
 @contextmanager
 def control_plane(folder: Path) -> Iterator[Api]:
     """Start one in `folder`; stop it in the end."""
@@ -73,7 +86,7 @@ def control_plane(folder: Path) -> Iterator[Api]:
         if not build.folder().is_dir():
             pytest.fail(f"{build.title} is not built: run `make cluster-up` first")
     etcd, peer, port, manager = _free_ports(4)
-    api = Api(f"https://127.0.0.1:{port}", folder)
+    api = Api(f"https://127.0.0.1:{port}", folder, f"http://127.0.0.1:{etcd}")
     _write_files(api)
     with ExitStack() as stack:
         stack.enter_context(_process(folder, "etcd", _etcd(folder, etcd, peer)))
