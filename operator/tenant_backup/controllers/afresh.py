@@ -22,10 +22,10 @@ async def backups_of(
     return tuple(replace(one, held=True) if one.name in needed else one for one in backups)
 
 
-async def is_terminating(cluster: Cluster, kind: Kind, metadata: Metadata) -> bool:
-    """Return whether the namespace or the kind itself is going away, and not just this object."""
-    definition = f"{kind.plural}.{kind.api_version.split('/')[0]}"
-    for owner, name in ((NAMESPACE, metadata.namespace), (DEFINITION, definition)):
+async def is_terminating(cluster: Cluster, metadata: Metadata, *kinds: Kind) -> bool:
+    """Return whether the namespace or one of the kinds is going away, and not just this object."""
+    definitions = [f"{kind.plural}.{kind.api_version.split('/')[0]}" for kind in kinds]
+    for owner, name in ((NAMESPACE, metadata.namespace), *((DEFINITION, name) for name in definitions)):
         try:
             found = await cluster.get(owner, "", name)
         except Rejected:

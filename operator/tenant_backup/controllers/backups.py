@@ -106,12 +106,12 @@ async def _is_terminating(cluster: Cluster, backup: TenantBackup) -> bool:
     """Whether more than this one object is going away; asked only when the answer matters."""
     held = FINALIZER in backup.metadata.finalizers
     going = backup.metadata.deletion_timestamp is not None
-    return going and held and await is_terminating(cluster, BACKUP, backup.metadata)
+    return going and held and await is_terminating(cluster, backup.metadata, BACKUP)
 
 
 async def _line(cluster: Cluster, document: Object, now: datetime) -> tuple[BackupSummary, ...]:
     """Return the tenant's backups once this one is to expire."""
     due, spec = expires_at(document["spec"], document.get("status", {})), document["spec"]
-    if due is None or now < due:
+    if due is None or now < due or "deletionTimestamp" in document["metadata"]:
         return ()
     return await backups_of(cluster, document["metadata"]["namespace"], spec["tenantRef"]["name"])

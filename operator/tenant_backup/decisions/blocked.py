@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .conditions import Headline, conditions, others
+from .summaries import FINISHED
 from .verdicts import Verdict
 
 
@@ -14,7 +15,7 @@ def blocked(
     headline: Headline, verdict: Verdict, status: Mapping[str, Any], generation: int, now: datetime
 ) -> dict[str, Any]:
     """Return the status that says why; how something finished stays true."""
-    if status.get("state") in ("Succeeded", "Failed", "Undone"):
+    if status.get("state") in (*FINISHED, "Undone"):
         return dict(status)
     found = [*conditions(headline, verdict, status, generation, now), *others(status)]
     known = "Pending" if "queue" in status else status.get("state", "Pending")
