@@ -13,8 +13,8 @@ from tenant_backup.contract.reasons import Reason
 from tenant_backup.decisions import tenant as tenants
 from tenant_backup.decisions.observed import TenantSeen
 from tenant_backup.decisions.plan import Announce, Plan
-from tenant_backup.decisions.summaries import BackupSummary
-from tests.decisions.objects import NOW, at, condition, kinds, summary, tenant, tenant_seen
+from tenant_backup.decisions.summaries import BackupSummary, of_backup
+from tests.decisions.objects import NOW, at, condition, document, kinds, summary, tenant, tenant_seen
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -122,6 +122,13 @@ def test_the_age_of_a_backup_is_that_of_its_data() -> None:
 )
 def test_what_cannot_bring_the_whole_tenant_back_does_not_count(fields: dict[str, Any]) -> None:
     assert met(tenants.decide(wanting(backups=(made("b", DAY, **fields),)), at(DAY + HOUR))) == "False"
+
+
+def test_an_imported_backup_has_the_modules_that_its_manifest_names() -> None:
+    """Whoever wrote the object in Git did not say so."""
+    spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, "imported": {"backupId": "acme_1"}}
+    status = {"state": "Succeeded", "contents": {"tables": 1, "rows": 1, "modules": ["hr"]}}
+    assert of_backup(document("TenantBackup", "b", spec) | {"status": status}).modules == ("hr",)
 
 
 def test_backups_that_take_longer_than_the_objective_are_one_miss() -> None:
