@@ -77,7 +77,10 @@ _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str]], ...] = (
     ),
     (
         ssl.SSLCertVerificationError,
-        lambda error: f"its certificate is not trusted: {error.verify_message}; see ca.crt in the Secret",
+        lambda error: (  # what follows the comma has the host's name
+            f"its certificate is not trusted: {error.verify_message.partition(',')[0]};"
+            " see ca.crt in the Secret"
+        ),
     ),
     (ssl.SSLError, lambda error: f"TLS failed: {error.reason or 'no common ground'}"),
     (aiohttp.InvalidURL, lambda _: "its URL cannot be used; correct it in the Secret"),
