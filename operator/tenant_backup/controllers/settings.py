@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import kopf
 
@@ -83,12 +84,26 @@ def _collection(environment: Mapping[str, str]) -> Collection:
     return Collection(interval, grace)
 
 
+class _NothingToCompare(kopf.DiffBaseStorage):
+    """For each event kopf copies the object several times, for handlers of changes; we have none."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return nothing of the object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        """Return nothing known from before."""
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Return kopf's settings: it watches and nothing else; it writes neither annotations nor Events."""
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = f"{labels.PREFIX}/kopf"  # never set: we have no handlers that need one
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=labels.PREFIX)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=labels.PREFIX)
+    settings.persistence.diffbase_storage = _NothingToCompare()
     settings.posting.level = logging.WARNING
     settings.posting.enabled = False  # our Events are ours: named by content, never posted twice
     settings.peering.standalone = True

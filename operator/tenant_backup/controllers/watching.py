@@ -49,10 +49,12 @@ def register(
         return changed
 
     async def job_changed(event: Event, **_: Any) -> None:
-        _made_by_us(queue, event, 0.0)
+        if not _is_recorded(roster, event) or "ttlSecondsAfterFinished" not in event["object"]["spec"]:
+            _made_by_us(queue, event, 0.0)
 
     async def pod_changed(event: Event, **_: Any) -> None:
-        _made_by_us(queue, event, BURST)
+        if not _is_recorded(roster, event):
+            _made_by_us(queue, event, BURST)
 
     for kind in OURS.values():
         group, version = kind.api_version.split("/")
@@ -140,6 +142,13 @@ def also_concerned(kind: str, document: Event, *, deleted: bool) -> list[Ref]:
     refs = [Ref(TENANT.name, metadata["namespace"], tenant["name"])]
     schedule = metadata.get("labels", {}).get(LABEL_SCHEDULE)
     return [*refs, Ref(SCHEDULE.name, metadata["namespace"], schedule)] if schedule else refs
+
+
+def _is_recorded(roster: Roster, event: Event) -> bool:
+    """Whether it is of a backup's run whose outcome is in status: what becomes of it then is no matter."""
+    its = event["object"]["metadata"].get("labels", {})
+    backup = roster.backup(its.get(labels.UID, "")) if its.get(labels.PURPOSE) == "backup" else None
+    return backup is not None and backup.finished and not backup.removing
 
 
 def _made_by_us(queue: WorkQueue[Ref], event: Event, pause: float) -> None:
