@@ -106,7 +106,7 @@ async def _know_all(roster: Roster, cluster: Cluster, configuration: Configurati
 async def _until_available(read: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
-            await roster.load(cluster, configuration.namespaces)
+            await read()
             return
         except Unavailable as error:
             _log.warning("API server unavailable: %s", error)

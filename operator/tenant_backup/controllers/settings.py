@@ -67,6 +67,13 @@ class Configuration:
         )
 
 
+def _at_least_one(environment: Mapping[str, str], name: str, value: str, default: int | None) -> int:
+    text = environment.get(f"TENANT_BACKUP_{name}", str(default))
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{value} is {text!r}; it must be a whole number of at least 1")
+    return int(text)
+
+
 def _correspondence(environment: Mapping[str, str]) -> Correspondence:
     refused = environment.get("TENANT_BACKUP_REFUSED_NETWORKS")
     try:
