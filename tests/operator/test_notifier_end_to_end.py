@@ -145,7 +145,7 @@ def test_what_was_told_and_not_recorded_is_told_again_under_the_same_id(space: S
     assert len(set(hook.ids)) == 6
 
 
-def test_a_thousand_notifications_are_a_few_writes(space: Space) -> None:
+def test_hundreds_of_notifications_are_a_few_writes(space: Space) -> None:
     """And each is told once, in the order in which things happened."""
     with web() as hook:
         secret(space, url=hook.url, secret=SIGNING)
