@@ -73,8 +73,7 @@ class Door:
 
     def sees(self, document: dict[str, Any], *, kind: str = BACKUP.name, deleted: bool = False) -> None:
         """What a watch event does."""
-        with self.admission.freeing(document["metadata"]["uid"]):
-            self.roster.see(kind, document, deleted=deleted)
+        self.admission.see(kind, document, deleted=deleted)
 
     def load(self, *jobs: str) -> None:
         """What the start of the operator does."""

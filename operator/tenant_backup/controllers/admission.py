@@ -8,11 +8,10 @@ Nothing of it is kept across a restart: a Job that exists counts again before an
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from tenant_backup.cluster import BACKUP, JOB, Cluster
+from tenant_backup.cluster import BACKUP, JOB, Cluster, Object
 from tenant_backup.decisions.queue import (
     Budget,
     Budgets,
@@ -77,11 +76,14 @@ class Admission:
             self._idle.add(uid)
             self.advance()
 
-    @contextmanager
-    def freeing(self, uid: str) -> Iterator[None]:
-        """Let in others if what is done meanwhile takes this backup's place away, or changes a budget."""
+    def see(self, kind: str, document: Object, *, deleted: bool = False) -> None:
+        """Have the roster take in an object; a place that comes free by it is another's at once.
+
+        Whoever tells the roster of a backup does it here, or its end would go unnoticed by who waits.
+        """
+        uid = document["metadata"]["uid"]
         held, budgets = self.holds_a_place(uid), self._budgets
-        yield
+        self._roster.see(kind, document, deleted=deleted)
         if (held and not self.holds_a_place(uid)) or budgets != self._budgets:
             self.advance()
 

@@ -24,7 +24,7 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
     """Return one look at the TenantBackup. Raises a ClusterError or pydantic.ValidationError."""
     backup = TenantBackup.model_validate(document)
     namespace = backup.metadata.namespace
-    look.roster.see(BACKUP.name, document)  # of which the watch may not have told yet
+    look.admission.see(BACKUP.name, document)  # of which the watch may not have told yet
     tenant = await look.cluster.get(TENANT, namespace, backup.spec.tenant_ref.name)
     if tenant:
         look.roster.see(TENANT.name, tenant)

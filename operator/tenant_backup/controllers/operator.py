@@ -83,7 +83,7 @@ async def _watch(configuration: Configuration, cluster: Cluster) -> None:
         await courier.close()
 
     queue.start()
-    keep_true = asyncio.create_task(_reload(roster, cluster, configuration))
+    keep_true = asyncio.create_task(_reload(roster, admission, cluster, configuration))
     try:
         async with serving(configuration.metrics, lambda: known(roster, queue)):
             await kopf.operator(
@@ -113,11 +113,14 @@ async def _until_available(read: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(UNAVAILABLE_PAUSE)
 
 
-async def _reload(roster: Roster, cluster: Cluster, configuration: Configuration) -> None:
+async def _reload(
+    roster: Roster, admission: Admission, cluster: Cluster, configuration: Configuration
+) -> None:
     while True:
         await asyncio.sleep(RELOAD_EVERY)
         try:
             await _know_all(roster, cluster, configuration)
+            admission.advance()  # of a run whose end no watch told
         except ClusterError as error:  # it is as true as the watches make it; the next hour tries again
             _log.warning("cannot list all objects: %s", error)
 

@@ -39,8 +39,7 @@ def register(
 
     def ours(kind: str) -> Callable[..., Any]:
         async def changed(event: Event, **_: Any) -> None:
-            with admission.freeing(event["object"]["metadata"]["uid"]):
-                roster.see(kind, event["object"], deleted=event["type"] == "DELETED")
+            admission.see(kind, event["object"], deleted=event["type"] == "DELETED")
             _our_object(queue, dependents, kind, event)
             _tell(queue, roster, kind, event)
             _those_it_prunes(queue, roster, kind, event)
