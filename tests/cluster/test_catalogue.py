@@ -23,7 +23,9 @@ def lose_the_cluster(room: Room) -> str:
         room.kubectl("delete", kind, "--all", "--timeout=60s")
     room.kubectl("delete", "secret", secret)
     marker = f"/data/backups/{room.prefix}/*/TENANT"
-    room.s3.shell(f"""sed -i 's/"clusterId": "[^"]*"/"clusterId": "{LOST}"/' {marker}; grep -q {LOST} {marker}""")
+    room.s3.shell(
+        f"""sed -i 's/"clusterId": "[^"]*"/"clusterId": "{LOST}"/' {marker}; grep -q {LOST} {marker}"""
+    )
     return str(trusted)
 
 

@@ -44,7 +44,11 @@ from tests.decisions.objects import (
 
 ID = "acme_2024-01-10_02-00-00"
 OTHER_ID = "globex_2024-01-10_02-00-00"
-LISTED: dict[str, Any] = {"startedAt": "2024-01-15T14:00:00Z", "completedAt": "2024-01-15T14:00:00Z", "generation": 1}
+LISTED: dict[str, Any] = {
+    "startedAt": "2024-01-15T14:00:00Z",
+    "completedAt": "2024-01-15T14:00:00Z",
+    "generation": 1,
+}
 COLLECTED = {"startedAt": "2024-01-15T14:30:20Z", "attemptedAt": "2024-01-15T14:30:20Z"}
 FOUND: dict[str, Any] = {
     "id": ID,
@@ -202,7 +206,10 @@ def test_it_is_listed_again_when_asked_due_or_elsewhere(changes: dict[str, Any],
     plan = decided(**({"status": status(**LISTED)} | changes))
 
     assert any(isinstance(action, Run) for action in plan.actions) is lists
-    assert plan.status and plan.status.get("catalogue") == (changes.get("status") or status(**LISTED))["catalogue"]
+    assert (
+        plan.status
+        and plan.status.get("catalogue") == (changes.get("status") or status(**LISTED))["catalogue"]
+    )
 
 
 def test_a_request_is_an_import_and_is_recorded() -> None:
@@ -256,7 +263,9 @@ def test_the_job_goes_only_after_its_page_is_recorded() -> None:
         at(5), jobs=(job("catalogue", name=run.name, generation=1, outcome=succeeded({}), told=run.job),)
     )
 
-    assert [action for action in gone.actions if isinstance(action, RemoveJob)] == [RemoveJob(run.name, "uid-job")]
+    assert [action for action in gone.actions if isinstance(action, RemoveJob)] == [
+        RemoveJob(run.name, "uid-job")
+    ]
     assert not any(isinstance(action, ExpireJob) for action in gone.actions)
     assert gone.status and "catalogue" not in gone.status
 
@@ -321,7 +330,10 @@ def test_a_page_judges_only_what_it_would_have_shown() -> None:
     """By the order of the listing, in which acme-b comes after all of acme."""
     after_acme = known("b", "acme-b_2024-01-10_02-00-00")
     first = listed(
-        item(ID), upto=f"acme/{ID}", status=status(**LISTED | {"generation": 0}), backups=(known(), after_acme)
+        item(ID),
+        upto=f"acme/{ID}",
+        status=status(**LISTED | {"generation": 0}),
+        backups=(known(), after_acme),
     )
     assert first.status
     assert judges(first) == []

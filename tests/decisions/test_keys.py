@@ -147,3 +147,39 @@ def test_rates_reach_the_job_in_bytes_per_second() -> None:
     limited = told(tenant(readRate="1.5Mi"), limits={"uploadRate": "500k"})
     assert (limited.read_rate, limited.upload_rate) == (1_572_864, 500_000)
     assert (told().read_rate, told().upload_rate) == (0, 0)
+
+
+EARLIER = "cd" * 32
+
+
+def of_two_lives(*, keys: bool = True) -> Tenant:
+    """Tenant acme, made again after its cluster was lost."""
+    encryption = {"recipients": [RECIPIENT], "identitySecretRef": {"name": "acme-id"}}
+    return tenant(keys=keys, encryption=encryption | {"trustedSigningKeys": [f"ed25519:{EARLIER}"]})
+
+
+def test_a_restore_believes_the_keys_that_a_person_named_too() -> None:
+    """They come from the recovery sheet, by way of the Tenant; never from the store."""
+    plan = restores.decide(restore_seen(tenant=of_two_lives()), NOW)
+    (run,) = [action for action in plan.actions if isinstance(action, Run)]
+
+    assert isinstance(run.job, contract.Restore)
+    assert (run.job.signing_key, run.job.trusted_keys) == ("ab" * 32, [EARLIER])
+
+
+def test_keys_that_were_brought_back_are_used_and_none_made() -> None:
+    """Backups go on under the signature they had."""
+    seen = tenant_seen(of_two_lives(keys=False), keys="Absent", status={}, recovered=EARLIER)
+    plan = tenants.decide(seen, NOW)
+
+    assert not [action for action in plan.actions if isinstance(action, MakeKeys)]
+    assert plan.status
+    assert (plan.status["signingKey"], plan.status["keysReady"]) == (EARLIER, True)
+    assert plan.status["keySecret"].startswith("acme-keys-")
+
+
+def test_without_them_new_ones_are_made() -> None:
+    """Old backups can be restored all the same."""
+    plan = tenants.decide(tenant_seen(of_two_lives(keys=False), keys="Absent", status={}), NOW)
+
+    assert [action for action in plan.actions if isinstance(action, MakeKeys)]

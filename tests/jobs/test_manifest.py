@@ -51,7 +51,9 @@ def all_runs(*, volume: bool = False) -> dict[str, Run]:
             backup.decide(objects.backup_seen(backup=objects.backup(found), store=where), objects.at(60))
         ),
         "delete": run_of(
-            deletion.decide_deletion(objects.backup_seen(backup=gone, store=where), objects.NOW)
+            deletion.decide_deletion(
+                objects.backup_seen(backup=gone, status=committed["status"], store=where), objects.NOW
+            )
         ),
         "verify": run_of(
             backup.decide(objects.backup_seen(tenant=acme, **committed, store=where), objects.NOW)

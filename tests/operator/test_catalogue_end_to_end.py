@@ -116,7 +116,9 @@ def test_an_old_store_becomes_objects_once_and_can_be_restored(space: Space) -> 
         }
 
         space.api.do("DELETE", space.path("TenantBackup", name))
-        space.until(lambda: sorted(backups(space)) == [IDS[0], IDS[2]], "it is gone at once: nothing holds it")
+        space.until(
+            lambda: sorted(backups(space)) == [IDS[0], IDS[2]], "it is gone at once: nothing holds it"
+        )
         ask(space, "please")
         assert sorted(backups(space)) == IDS
         assert catalogue(space)["imported"] == 1
@@ -156,7 +158,9 @@ def test_an_imported_object_from_git_is_inspected_and_never_backed_up(space: Spa
         node.there = ()
         space.until(lambda: "completedAt" in catalogue(space), "the store is listed")
         node.there = tuple(IDS)
-        space.create("TenantBackup", "kept", {**spec, "imported": {"backupId": IDS[0]}, "verification": "None"})
+        space.create(
+            "TenantBackup", "kept", {**spec, "imported": {"backupId": IDS[0]}, "verification": "None"}
+        )
         absent = {"backupId": "acme_2023-01-01_00-00-00"}
         space.create("TenantBackup", "absent", {**spec, "imported": absent, "verification": "None"})
         kept = space.until_condition("TenantBackup", "kept", "Succeeded")

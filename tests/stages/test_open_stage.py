@@ -134,6 +134,19 @@ def test_a_manifest_of_another_signer_is_told(pod: Pod) -> None:
     assert failed(pod, signing_key="00" * 32).reason is Reason.SIGNATURE_INVALID
 
 
+def test_a_key_of_an_earlier_life_is_believed_where_a_person_named_it(pod: Pod) -> None:
+    """After the loss of a cluster the tenant signs with another key than its old backups."""
+    pod.forget_cluster_keys()
+    pod.peer(download)
+    job = pod.restore_job()
+    job = pod.restore_job(signing_key="00" * 32, trusted_keys=["11" * 32, job.signing_key])
+    stage = pod.start("open", job)
+    load = Load(pod)
+    assert load.segment("schema")[0] == b"PGDMP\0"
+    load.done()
+    assert stage.ended().code == ExitCode.SUCCESS
+
+
 def test_another_manifest_than_the_committed_one_is_told(pod: Pod) -> None:
     """The cluster knows its checksum."""
     assert failed(pod, manifest_sha256="0" * 64).reason is Reason.CHECKSUM_MISMATCH

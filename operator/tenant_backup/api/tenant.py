@@ -149,9 +149,7 @@ class Encryption(Struct):
     """Public age keys (age1…); whoever has one of the identities that belong to them can restore."""
     identity_secret_ref: Reference | None = None
     """Secret with key `identity` (AGE-SECRET-KEY-1…); only restores mount it."""
-    trusted_signing_keys: tuple[SigningKey, ...] = Field(
-        default=(), max_length=10, json_schema_extra=UNIQUE
-    )
+    trusted_signing_keys: tuple[SigningKey, ...] = Field(default=(), max_length=10, json_schema_extra=UNIQUE)
     """Public keys (ed25519:…) from recovery sheets: what they signed before the cluster was lost is believed,
     too. When the key Secret of the first of them is there before the Tenant, no new one is made.
     """

@@ -62,8 +62,8 @@ class TenantBackupSpec(Struct):
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
     imported: Imported | None = None
-    """Nothing is backed up: this object stands for a backup that is in the store. The operator makes such objects
-    when it imports a store; it does not matter who wrote one.
+    """Nothing is backed up: this object stands for a backup that is in the store. The operator makes such
+    objects when it imports a store; it does not matter who wrote one.
     """
     mode: Mode = "Incremental"
     """Incremental: store only what earlier backups have not stored; every backup is complete all the same.

@@ -121,7 +121,7 @@ class Cluster(Protocol):
         """Return the last lines a container wrote; empty when it has not started."""
 
     async def log(self, namespace: str, pod: str, container: str) -> Lines:
-        """Return all a container wrote, at most LOG_LIMIT bytes of it; empty when there is nothing to read."""
+        """Return what a container wrote, at most LOG_LIMIT bytes; empty when there is nothing to read."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -137,7 +137,7 @@ class ApiServer:
         )
 
     async def log(self, namespace: str, pod: str, container: str) -> Lines:
-        """Return all a container wrote, at most LOG_LIMIT bytes of it; empty when there is nothing to read."""
+        """Return what a container wrote, at most LOG_LIMIT bytes; empty when there is nothing to read."""
         return await self._log(namespace, pod, container, [("limitBytes", str(LOG_LIMIT))])
 
     async def _log(self, namespace: str, pod: str, container: str, query: Query) -> Lines:

@@ -57,6 +57,7 @@ from tenant_backup.telemetry.audit import audit
 from .look import Look
 
 _log = logging.getLogger(__name__)
+INVALID = 422  # the status of what the CRD does not allow
 _EVENT_MESSAGE_LIMIT = 1000  # characters
 
 
@@ -215,6 +216,12 @@ class CarryOut:
             made = await self._cluster.create(BACKUP, {"metadata": metadata, "spec": dict(action.spec)})
         except AlreadyExists:
             return  # a previous pass made it; without a status it asks for what it needs itself
+        except Rejected as error:
+            if error.status != INVALID:
+                raise
+            # Whoever may write the store must not keep the others from being imported.
+            _log.warning("no TenantBackup %s: %s", action.name, error.message)
+            return
         await self._cluster.patch_status(BACKUP, made, dict(action.status))
 
     async def _judge(self, action: Judge) -> None:

@@ -32,7 +32,9 @@ _AT_ONCE = 8  # manifests read at the same time
 _PER_LINE = 50  # backups
 _SKEW = timedelta(hours=1)  # between clocks
 _ID_LIMIT = 80  # characters, as in the CRD
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
+_ID = re.compile(r"[a-z0-9][a-z0-9-]*_[0-9_-]+")  # likewise
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME_LIMIT, _TENANT_LIMIT = 253, 52  # characters, likewise
 _MODULE = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -129,7 +131,7 @@ class _Page:
         marker = owner(store)
         marker = marker if isinstance(marker, dict) else {}
         tenant, cluster = _word(marker.get("name")), _word(marker.get("clusterId"))
-        if marker.get("namespace") != self.job.namespace or not tenant:
+        if marker.get("namespace") != self.job.namespace or not 0 < len(tenant) <= _TENANT_LIMIT:
             self.items.append({"slug": slug, "skipped": True})
             return
         head = {"slug": slug, "tenant": tenant, "cluster": cluster}
@@ -143,8 +145,9 @@ class _Page:
         after = names.manifest(last) if begun == slug and last else ""
         for entry in store.entries("manifests", after):
             backup_id = entry.name.removeprefix(names.manifest(""))
-            if not names.is_backup_id(backup_id) or len(backup_id) > _ID_LIMIT:
-                continue
+            named = _ID.fullmatch(backup_id) and backup_id.startswith(f"{slug}_")
+            if not named or len(backup_id) > _ID_LIMIT:
+                continue  # no backup of this tenant has such a name
             if self.count >= self.job.limit:
                 self.full = True
                 return
@@ -170,7 +173,8 @@ def _all_described(store: Store, ids: list[str], whose: Whose) -> list[dict[str,
 
 def _word(value: object) -> str:
     """Return a name as Kubernetes has them; empty for anything else that somebody may have written."""
-    return value if isinstance(value, str) and _NAME.fullmatch(value) else ""
+    fits = isinstance(value, str) and len(value) <= _NAME_LIMIT and _NAME.fullmatch(value)
+    return str(value) if fits else ""
 
 
 def _batches(ids: Iterator[str]) -> Iterator[list[str]]:

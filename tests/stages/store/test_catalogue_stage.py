@@ -52,9 +52,7 @@ def run(site: Site, **changes: Any) -> dict[str, Any]:
 
 
 def ids(items: list[dict[str, Any]]) -> list[str]:
-    return [
-        one["id"] if isinstance(one, dict) else one for item in items for one in item.get("backups", ())
-    ]
+    return [one["id"] if isinstance(one, dict) else one for item in items for one in item.get("backups", ())]
 
 
 def test_every_backup_of_this_namespace_is_named(site: Site) -> None:
@@ -191,7 +189,17 @@ def test_names_that_no_object_can_have_are_left_out(on_volume: Site) -> None:
     assert (one["name"], one["uid"]) == ("", "")
 
 
-@pytest.mark.parametrize("name", ["", "A b", "x\n", 5])
+def test_names_that_no_backup_has_are_passed_over(on_volume: Site) -> None:
+    """An object with such an id could not be created, and nothing would come after it."""
+    claimed(on_volume)
+    for strange in ("acme_now", "acme", "globex_2024-01-15_14-30-25", "acme_" + "1" * 80):
+        put(on_volume, f"manifests/{strange}", b"{}")
+    stored(on_volume)
+
+    assert ids(run(on_volume)["items"]) == [BACKUP_ID]
+
+
+@pytest.mark.parametrize("name", ["", "A b", "x\n", "a..b", "a" * 53, "-a", 5])
 def test_a_marker_of_no_tenant_is_nobodys(on_volume: Site, name: Any) -> None:
     claimed(on_volume, name=name)
     stored(on_volume)

@@ -437,6 +437,11 @@ def test_another_signing_key_is_no_damage(on_disk: Tenant) -> None:
     assert (ended.code, ended.result.reason) == (ExitCode.PERMANENT, Reason.SIGNATURE_INVALID)
 
 
+def test_a_key_of_an_earlier_life_is_believed_where_a_person_named_it(on_disk: Tenant) -> None:
+    """As a restore does."""
+    assert on_disk.verify(signing_key="00" * 32, trusted_keys=[on_disk.keys.public])["health"] == "Healthy"
+
+
 @pytest.mark.timeout(90)
 def test_a_store_that_does_not_answer_is_worth_another_try(
     behind_proxy: Site, proxy: Proxy, tmp_path: Path

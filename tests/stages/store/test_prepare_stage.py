@@ -14,7 +14,7 @@ from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.manifest import Encryption, parse, sign
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
-from tenant_backup.stages import base, ownership, prepare
+from tenant_backup.stages import base, ownership
 from tenant_backup.stores.base import digest_of
 from tests.archive.sample import Folder, write
 from tests.stages.pod import BACKUP_ID, TENANT, Ended
