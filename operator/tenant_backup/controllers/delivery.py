@@ -19,6 +19,7 @@ from typing import Any
 from tenant_backup.api import BackupNotifier
 from tenant_backup.cluster import NOTIFIER, SECRET, Cluster, ClusterError, Rejected
 from tenant_backup.contract.reasons import Reason
+from tenant_backup.decisions.names import digest, shortened
 from tenant_backup.decisions.observed import Errand, Problem
 from tenant_backup.decisions.plan import Deliver
 from tenant_backup.decisions.verdicts import Ref
@@ -134,8 +135,9 @@ class Courier:
 
     def _not_allowed(self, notifier: BackupNotifier, secret: str) -> Problem:
         metadata, account = notifier.metadata, self._settings.account or "NAMESPACE:SERVICEACCOUNT"
-        role = f"notifier-{metadata.name}"
-        names = " ".join(f"--resource-name={name}" for name in sorted(set(secrets(notifier).values())))
+        found = sorted(set(secrets(notifier).values()))
+        role = shortened("notifier", metadata.name, digest(*found), limit=200)  # other Secrets, another role
+        names = " ".join(f"--resource-name={name}" for name in found)
         in_namespace = f"kubectl -n {metadata.namespace} create"
         message = (
             f"the operator may not read Secret {secret}; allow it what this notifier needs, and no more:"
