@@ -165,6 +165,15 @@ def test_a_miss_that_was_healed_between_two_looks_is_told() -> None:
     assert misses(tenants.decide(after(seen, plan, made("b", 2 * DAY)), at(2 * DAY + 2 * HOUR))) == []
 
 
+def test_a_backup_that_kept_the_promise_unseen_is_no_miss() -> None:
+    """The operator died after it had recorded the first of two, and came back for the second."""
+    seen = wanting()
+    first = tenants.decide(seen, at(0))
+    both = (made("a", 0.5 * DAY), made("b", 1.2 * DAY))
+    plan = tenants.decide(after(seen, first, *both), at(1.4 * DAY))
+    assert (met(plan), misses(plan)) == ("True", [])
+
+
 def test_old_backups_that_retention_thinned_out_are_no_misses() -> None:
     """One a week is left of the daily ones; the gaps between them are not the tenant's."""
     old = [made(f"b{week}", -7 * DAY * week) for week in range(1, 5)]

@@ -49,6 +49,11 @@ def test_the_first_few_are_never_unusual(figures: Figures, earlier: list[int]) -
     assert unusual(figures, "Incremental", history(earlier)) == []
 
 
+def test_two_backups_say_nothing_yet_and_three_do() -> None:
+    assert reasons(found(1), history([1000] * 2)) == []
+    assert reasons(found(1), history([1000] * 3)) == [Reason.SMALLER_THAN_USUAL]
+
+
 @given(st.integers(0, 10**12), st.floats(0, 10**6), st.integers(0, 20))
 def test_a_backup_like_the_ones_before_is_never_unusual(rows: int, seconds: float, days: int) -> None:
     assert unusual(found(rows, seconds), "Incremental", history([rows] * days, seconds)) == []
