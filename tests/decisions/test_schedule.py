@@ -480,6 +480,8 @@ def test_any_new_value_of_run_now_runs_once() -> None:
         "nightly-acme-20240115120001",
         "nightly-beta-20240115120001",
     ]
+    assert world.status["tenants"]["succeeded"] == 2
+    assert world.status["lastSuccess"] == world.status["lastRun"] == "2024-01-15T12:00:01Z"
     world.spec["runNow"] = "second"
     world.live(noon + timedelta(hours=1), noon + timedelta(hours=2))
     world.spec["runNow"] = ""
@@ -488,6 +490,18 @@ def test_any_new_value_of_run_now_runs_once() -> None:
     world.live(noon + timedelta(hours=3), noon + timedelta(hours=15))
     assert world.slots()[-1] == MIDNIGHT + timedelta(hours=26)
     assert not world.told
+
+
+def test_what_was_asked_for_is_tried_again_too() -> None:
+    """A slot of runNow is a slot like any other."""
+    world = failing(1, Reason.STORE_UNAVAILABLE)
+    world.created = MIDNIGHT + timedelta(hours=12)
+    world.spec["runNow"] = "x"
+    world.live(world.created, world.created + timedelta(hours=1))
+    assert [backup.name for backup in world.made] == [
+        "nightly-acme-20240115120001",
+        "nightly-acme-20240115120001-2",
+    ]
 
 
 def test_a_run_now_survives_a_long_absence_and_the_slot_after_it() -> None:

@@ -132,10 +132,10 @@ def test_a_failed_backup_is_tried_again_as_a_backup_of_its_own(space: Space) -> 
 
 def test_a_foreign_backup_in_the_way_is_named_and_the_others_go_on(space: Space) -> None:
     """It is left as it is."""
-    now = datetime.now(UTC).replace(second=0, microsecond=0)
-    names = [scheduled_backup("minutely", "acme", now + timedelta(minutes=number)) for number in (1, 2)]
     with Node(space.api, space.name):
         two_tenants(space)
+        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        names = [scheduled_backup("minutely", "acme", now + timedelta(minutes=number)) for number in (1, 2)]
         before = [space.create("TenantBackup", name, BACKUP)["metadata"]["uid"] for name in names]
         space.create("BackupSchedule", "minutely", SCHEDULE)
         space.operator()

@@ -139,13 +139,11 @@ class Board:
 
     def _slot(self, own: timedelta, history: History) -> datetime | None:
         due, asked = self.slots.due(own, self.now), self.slots.asked
-        if asked is None or asked <= self.settled:
-            return due
-        if due is None or asked > due:
-            return asked
+        if asked is None or due is None or asked > due:
+            return asked or due
         # A slot that is too late must not swallow what somebody asked for before it.
         last = history.newest
-        pending = last is None or _age(last)[0] < asked
+        pending = asked > self.settled and (last is None or _age(last)[0] < asked)
         return asked if pending and self._is_late(due, own) else due
 
     def _is_late(self, slot: datetime, own: timedelta) -> bool:
