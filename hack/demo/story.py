@@ -5,18 +5,20 @@ from __future__ import annotations
 import datetime
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyrage
 
 from hack.lab.kubectl import Kubectl, condition, is_over, is_true
-from hack.lab.servers import S3, Postgres, namespace, postgres, s3, secret
+from hack.lab.servers import S3, Postgres, Receiver, namespace, postgres, receiver, s3, secret
 
 from .leaks import occurrences_in_backups
 from .screen import Screen
 
 API_VERSION = "tenantbackup.dev/v1alpha1"
+_SLOTS_AND_RETENTION = 240  # seconds: the next slot, and a minute in which the list is shown
 SECRET_COLUMNS = {"public.app_user": ["password_hash", "api_token"]}
 
 
@@ -42,6 +44,7 @@ class Story:
         self._images = images
         self._server: Postgres
         self._s3: S3
+        self._receiver: Receiver
         self._acme = _tenant("acme")
         self._globex = _tenant("globex")
 
@@ -51,12 +54,15 @@ class Story:
         self._servers_and_data()
         self._three_kinds_of_objects()
         self._schedule_starts()
+        self._somebody_wants_to_know()
         before = self._both_are_backed_up()
         self._no_password_leaves()
         self._acme_is_damaged_and_swapped_back(before["acme"])
         self._globex_is_lost_and_restored(before["globex"])
         self._nobody_restores_into_another_tenant()
-        self._the_schedule_has_fired()
+        self._a_lost_object_comes_back()
+        self._the_schedule_fires_and_prunes()
+        self._somebody_was_told()
         self._what_next()
 
     def _a_fresh_namespace(self) -> None:
@@ -70,6 +76,7 @@ class Story:
         self._screen.step("A PostgreSQL server, an S3 store and two tenants with an HR product's data")
         self._s3 = s3(self._kubectl, "s3", f"{self._images}test-versitygw:dev", "backups")
         self._server = postgres(self._kubectl, "pg", f"{self._images}test-postgres:17")
+        self._receiver = receiver(self._kubectl, "pager", f"{self._images}tenant-backup-runner:dev")
         for tenant in (self._acme, self._globex):
             password = secrets.token_hex(16)
             self._server.create_tenant(tenant.name, password)
@@ -99,7 +106,25 @@ class Story:
             "tenants": ["globex"],
             "template": template,
         }
-        self._kubectl.apply(_object("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 2}}))
+        self._kubectl.apply(_object("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 1}}))
+
+    def _somebody_wants_to_know(self) -> None:
+        self._screen.step(
+            "A program wants to be told; the operator may not read its Secret, and says what to do"
+        )
+        named = {"name": self._receiver.secret}
+        spec = {
+            "events": ["BackupSucceeded", "BackupFailed", "RestoreSucceeded"],
+            "webhook": {"urlSecretRef": named, "signingSecretRef": named},
+        }
+        self._kubectl.apply(_object("BackupNotifier", "pager", spec))
+        refused = self._kubectl.wait("bn", "pager", lambda found: "`" in _ready(found).get("message", ""), 30)
+        message = _ready(refused)["message"]
+        self._screen.line(f"  {message}")
+        for command in message.split("`")[1].split(" && "):
+            self._kubectl(*command.split()[1:])
+        self._kubectl.wait("bn", "pager", is_true("Ready"), 60)
+        self._screen.good("done as it says: the notifier is ready")
 
     def _both_are_backed_up(self) -> dict[str, dict[str, str]]:
         self._screen.step("Back both up, side by side")
@@ -180,15 +205,64 @@ class Story:
         exists = self._server.sql("SELECT count(*) FROM pg_database WHERE datname = 'stolen'")
         self._check(exists == "0", "no database was made")
 
-    def _the_schedule_has_fired(self) -> None:
-        self._screen.step("A schedule, once a minute")
-        done = self._kubectl.wait(
-            "bsch", "every-minute", lambda found: bool(found.get("status", {}).get("lastRun")), 75
+    def _a_lost_object_comes_back(self) -> None:
+        self._screen.step("Somebody deletes the object of a backup; the backup is still in the store")
+        spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, "deletionPolicy": "Retain"}
+        self._kubectl.apply(_object("TenantBackup", "acme-keepsake", spec))
+        self._follow("tb", ["acme-keepsake"])
+        lost = (self._kubectl.get("tb", "acme-keepsake") or {})["status"]
+        self._screen.command(self._kubectl, "delete", "tb", "acme-keepsake")
+        self._screen.command(self._kubectl, "annotate", "bst", "prod", "tenantbackup.dev/import=please")
+        found = self._wait_for_backup(lambda item: item["status"].get("backupId") == lost["backupId"])
+        self._check(found["status"]["checksum"] == lost["checksum"], "it is back, and has the same checksum")
+        self._screen.command(self._kubectl, "get", "tb", found["metadata"]["name"])
+
+    def _the_schedule_fires_and_prunes(self) -> None:
+        self._screen.step("A schedule, once a minute, keeps the newest backup only")
+        ours = ("-l", "tenantbackup.dev/schedule=every-minute")
+        first = self._wait_for_backup(lambda item: item["status"].get("state") == "Succeeded", *ours)
+        name = first["metadata"]["name"]
+        self._check(True, f"{name} was made in its minute")
+        self._screen.line("  what retention deletes is shown first, for as long as the schedule's interval")
+        give_up = time.monotonic() + _SLOTS_AND_RETENTION
+        while self._kubectl.get("tb", name) is not None:
+            if time.monotonic() > give_up:
+                raise StoryError(f"{name} was not deleted, though keepLast is 1")
+            time.sleep(1)
+        done = self._kubectl.get("bsch", "every-minute") or {}
+        self._check(
+            bool(done["status"].get("nextRuns")), f"{name} is gone; last run {done['status']['lastRun']}"
         )
-        self._check(bool(done["status"].get("nextRuns")), f"last run {done['status']['lastRun']}")
         self._kubectl("patch", "bsch", "every-minute", "--type=merge", "-p", '{"spec":{"suspend":true}}')
         self._screen.command(self._kubectl, "get", "bsch")
         self._screen.command(self._kubectl, "get", "tb,tr")
+
+    def _somebody_was_told(self) -> None:
+        self._screen.step("The program was told, with a signature it checked")
+        wanted = {
+            ("BackupSucceeded", "acme-before-upgrade"),
+            ("BackupSucceeded", "globex-before-upgrade"),
+            ("RestoreSucceeded", "globex-from-ashes"),
+        }
+        give_up = time.monotonic() + 60
+        while wanted - (
+            told := {(one["data"]["event"], one["data"]["name"]) for one in self._receiver.told()}
+        ):
+            if time.monotonic() > give_up:
+                raise StoryError(f"nobody was told of {sorted(wanted - told)}")
+            time.sleep(0.5)
+        for event, name in sorted(told):
+            self._screen.line(f"    {event:18} {name}")
+        self._check(wanted <= told, f"{len(told)} notifications, each once")
+
+    def _wait_for_backup(self, wanted: Callable[[dict[str, Any]], bool], *labels: str) -> dict[str, Any]:
+        give_up = time.monotonic() + 90
+        while time.monotonic() < give_up:
+            for item in self._kubectl.list("tb", *labels):
+                if wanted({"status": {}, **item}):
+                    return item
+            time.sleep(0.5)
+        raise StoryError("the backup waited for did not come within 90 s")
 
     def _what_next(self) -> None:
         self._screen.step("What to try next")
@@ -200,7 +274,7 @@ class Story:
                 if self._kubectl.context
                 else ["export KUBECONFIG=$PWD/.local/kubeconfig PATH=$PWD/.local/bin:$PATH"]
             ),
-            f"{prefix} -n {name} get tb,tr,tnt,bst,bsch",
+            f"{prefix} -n {name} get tb,tr,tnt,bst,bsch,bn",
             f"{prefix} -n {name} describe tb acme-before-upgrade",
             f'{prefix} -n {name} patch tr acme-undo-disaster --type=merge -p \'{{"spec":{{"undo":true}}}}\'   # switch back',
             f'{prefix} -n {name} patch bsch every-minute --type=merge -p \'{{"spec":{{"suspend":false}}}}\'',
@@ -292,6 +366,10 @@ def _tenant(name: str) -> DemoTenant:
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _ready(item: dict[str, Any]) -> dict[str, Any]:
+    return condition(item, "Ready")
 
 
 def _state_line(item: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
-"""Real servers as pods: PostgreSQL and an S3 store, small enough for a laptop."""
+"""Real servers as pods: PostgreSQL, an S3 store, a webhook receiver; small enough for a laptop."""
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from .kubectl import Kubectl
 
 HR_SQL = Path(__file__).with_name("hr.sql")
+RECEIVER_PY = Path(__file__).with_name("receiver.py")
 _RESTRICTED_POD = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
@@ -165,6 +168,44 @@ def s3(kubectl: Kubectl, name: str, image: str, *buckets: str) -> S3:
     return server
 
 
+@dataclass(frozen=True)
+class Receiver:
+    """A webhook receiver in a pod."""
+
+    kubectl: Kubectl
+    name: str
+
+    @property
+    def secret(self) -> str:
+        """The name of the Secret a BackupNotifier needs: where it is, and the key of its signatures."""
+        return f"{self.name}-webhook"
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return what was received, each notification once."""
+        lines = self.kubectl("exec", f"deploy/{self.name}", "--", "cat", "/data/told")
+        return [json.loads(line) for line in lines.splitlines()]
+
+
+def receiver(kubectl: Kubectl, name: str, image: str) -> Receiver:
+    """Start a webhook receiver (any image with Python will do) and wait until it answers."""
+    made = Receiver(kubectl, name)
+    key = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    url = f"http://{name}.{kubectl.namespace}.svc:8080/backups"
+    deployment = _deployment(
+        name,
+        image,
+        8080,
+        ["-c", RECEIVER_PY.read_text()],
+        command=["python3"],
+        env=[_from_secret("WEBHOOK_SECRET", made.secret, "secret")],
+        mount="/data",
+        ready={"httpGet": {"path": "/", "port": 8080}},
+    )
+    kubectl.apply(secret(made.secret, url=url, secret=key), _service(name, 8080), deployment)
+    kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
+    return made
+
+
 def _password_of(kubectl: Kubectl, name: str, key: str = "password") -> str:
     """The password a running server already has, or a new one."""
     text = kubectl(
@@ -196,6 +237,7 @@ def _deployment(
     env: list[dict[str, Any]],
     mount: str,
     ready: dict[str, Any],
+    command: list[str] | None = None,
     prepare: str | None = None,
 ) -> dict[str, Any]:
     container = {
@@ -207,6 +249,7 @@ def _deployment(
     main = {
         **container,
         "name": name,
+        **({"command": command} if command else {}),
         "args": arguments,
         "env": env,
         "ports": [{"containerPort": port}],
