@@ -187,8 +187,8 @@ def test_nothing_stored_goes_while_the_newest_backup_is_corrupt() -> None:
 
 
 def test_an_edited_slot_does_not_make_an_old_backup_the_newest() -> None:
-    """The newest good one is the one that was made last."""
-    edited = made(START + timedelta(days=90), created=START)
+    """The newest good one is the one whose data is the newest."""
+    edited = made(START + timedelta(days=90), started=START)
     newest = made(START + timedelta(days=2))
     assert newest.uid in indispensable([edited, newest])
     assert gone([edited, newest], keep_last=1) == []
@@ -234,8 +234,13 @@ def obviously_goes(
 
 
 def made_after(backup: BackupSummary, others: list[BackupSummary]) -> list[BackupSummary]:
-    """Those that were created after it."""
-    return [one for one in others if (one.created, one.name) > (backup.created, backup.name)]
+    """Those whose data is newer."""
+    return [one for one in others if data_of(one) > data_of(backup)]
+
+
+def data_of(backup: BackupSummary) -> tuple[datetime, str]:
+    """Of when its data is."""
+    return (backup.started or backup.created, backup.name)
 
 
 def slot_of(backup: BackupSummary) -> datetime:
@@ -247,7 +252,7 @@ def is_newer(one: BackupSummary, other: BackupSummary) -> bool:
     """Whether its slot is later, or it was made later for the same slot."""
     if slot_of(one) != slot_of(other):
         return slot_of(one) > slot_of(other)
-    return (one.created, one.name) > (other.created, other.name)
+    return data_of(one) > data_of(other)
 
 
 def keeps(
@@ -304,7 +309,8 @@ def backups_of_a_schedule(draw: st.DrawFn) -> list[BackupSummary]:
             held=draw(st.integers(0, 9)) == 0,
             removing=draw(st.integers(0, 9)) == 0,
         )
-        found.append(replace(backup, slot=draw(st.sampled_from([slot, slot, slot, None]))))
+        moved = slot + draw(st.sampled_from([0, 0, 0, 5, -5])) * step
+        found.append(replace(backup, slot=draw(st.sampled_from([slot, slot, slot, None])), started=moved))
     return found
 
 

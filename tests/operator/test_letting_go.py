@@ -29,7 +29,7 @@ SCHEDULE: dict[str, Any] = {
     "retention": {"keepLast": 1},
 }
 SHOWN = {"rules": "keepLast 1, keepFailed 3 in Etc/UTC", "deletesFrom": "2024-01-01T00:00:00Z"}
-PURPOSES = Counter({"preflight": 1, "probe": 1, "delete": 5})
+PURPOSES = Counter({"preflight": 1, "probe": 1, "catalogue": 1, "delete": 5})
 
 
 def good(space: Space, name: str, day: int, spec: dict[str, Any] | None = None, **labels: str) -> None:
@@ -105,7 +105,8 @@ def settled(space: Space) -> bool:
     )
     counted = status(space, "Tenant", "acme").get("backups") == 2 and retention.get("toDelete") == 0
     over = all("ttlSecondsAfterFinished" in job["spec"] for job in space.api.items(space.jobs))
-    return ready and counted and over and brief == ("True", "DataDeleted")
+    listed = "completedAt" in status(space, "BackupStore", "prod").get("catalogue", {})
+    return ready and counted and over and listed and brief == ("True", "DataDeleted")
 
 
 def end_state(space: Space) -> dict[str, Any]:

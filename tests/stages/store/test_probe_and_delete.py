@@ -115,8 +115,9 @@ def test_a_backup_is_deleted_and_deleting_again_is_well(site: Site) -> None:
     first = site.pod.start("delete", site.delete()).ended()
     second = site.pod.start("delete", site.delete()).ended()
 
-    assert first.result.facts == {"backupId": BACKUP_ID, "deleted": True, "message": ""}
+    assert first.result.facts == {"backupId": BACKUP_ID, "deleted": True, "left": False, "message": ""}
     assert (second.code, second.result.facts["deleted"]) == (ExitCode.SUCCESS, False)
+    assert second.result.facts["left"] is False
     assert site.names("manifests") == []
     assert site.names("packs") == ["packs/aa/one"]
 
@@ -128,7 +129,7 @@ def test_another_backups_manifest_is_left_alone(site: Site, theirs: bytes) -> No
     ended = site.pod.start("delete", site.delete()).ended()
 
     assert ended.code == ExitCode.SUCCESS
-    assert ended.result.facts["deleted"] is False
+    assert (ended.result.facts["deleted"], ended.result.facts["left"]) == (False, True)
     assert "left alone" in ended.result.facts["message"]
     assert theirs == site.object(MANIFEST)
 
