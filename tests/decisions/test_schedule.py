@@ -335,8 +335,12 @@ def test_a_new_tenant_is_backed_up_at_once_in_the_slot_that_ran_last() -> None:
     seen = schedule_seen(tenants=tenants, status=RAN, backups=(of_day(15),))
     plan = decide(seen, NOW)
     assert [action.name for action in created(plan)] == ["nightly-new-202401150200"]
-    after = schedule_seen(tenants=tenants, status=plan.status, backups=(of_day(15), of_day(15, "", "new")))
-    assert not created(decide(after, NOW))
+    after = schedule_seen(
+        tenants=tenants, status=plan.status, backups=(of_day(15), of_day(15, "Running", "new"))
+    )
+    again = decide(after, NOW)
+    assert not created(again)
+    assert status_of(again)["tenants"]["running"] == 1
 
 
 def test_a_new_tenant_waits_for_the_next_slot_when_told_so() -> None:

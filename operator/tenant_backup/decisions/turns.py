@@ -114,10 +114,12 @@ class Board:
         own, last = self._offset(tenant), history.newest
         slot = self._slot(own, history)
         turn = Turn(tenant.name, own, slot, _slot_of(last))
-        if slot is None or tenant.created > slot:
+        if slot is None:
             return turn
         if last is not None and _age(last)[0] >= slot:
             return self._next_try(replace(turn, last=last), history)
+        if tenant.created > slot:
+            return turn  # that was before its time
         if slot <= self.settled:
             return self._over(turn, slot)
         return self._first_try(turn, slot, history)
