@@ -95,3 +95,19 @@ def test_an_object_by_hand_stands_for_what_is_in_the_store(room: Room) -> None:
     room.apply("Tenant", "globex", {**room.tenant_spec(), "slug": "globex"})
     room.apply("TenantBackup", "stolen", {**spec, **stands_for, "tenantRef": {"name": "globex"}})
     assert failure(room.kubectl.wait("tb", "stolen", is_over, 90))[0] == "CrossTenantAccess"
+
+
+def test_a_list_that_is_too_long_for_an_answer_is_read_from_the_log(room: Room) -> None:
+    """And what somebody copied to another name is counted, not believed."""
+    room.back_up("old")
+    (manifest,) = room.manifests()
+    room.s3.shell(f"for n in $(seq 100 160); do cp {manifest} {manifest}-$n; done")
+    room.kubectl("annotate", "bst/prod", "tenantbackup.dev/import=many")
+
+    def done(store: dict[str, Any]) -> bool:
+        return bool(store["status"].get("catalogue", {}).get("requested") == "many")
+
+    status = room.kubectl.wait("bst", "prod", done, 90)["status"]
+    assert status["unlisted"] == 61
+    assert status["catalogue"]["message"].startswith("61 manifests cannot be read")
+    assert [item["metadata"]["name"] for item in room.kubectl.list("tb")] == ["old"]

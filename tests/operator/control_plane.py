@@ -199,11 +199,11 @@ def _process(folder: Path, name: str, command: list[str]) -> Iterator[None]:
                 child.wait()
 
 
-def _wait_until_ready(api: Api, seconds: float = 60) -> None:
+def _wait_until_ready(api: Api, path: str = "/readyz", seconds: float = 60) -> None:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         try:
-            if api.call("GET", "/readyz").ok:
+            if api.call("GET", path).ok:
                 return
         except requests.ConnectionError:
             pass
@@ -218,6 +218,10 @@ def _install_types(api: Api) -> None:
     )
     wait = [*kubectl, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s"]
     subprocess.run(wait, check=True, capture_output=True)
+    group = "/apis/tenantbackup.dev/v1alpha1"
+    for kind in api.do("GET", group)["resources"]:
+        if "/" not in kind["name"]:  # established is not yet listed: its storage fills a moment later
+            _wait_until_ready(api, f"{group}/{kind['name']}")
 
 
 def _free_ports(count: int) -> list[int]:
