@@ -18,18 +18,31 @@ _ON_THE_CLUSTER = {"api", "chart", "cluster", "docs", "local_cluster"}
 
 
 class _ByPlace(LoadScopeScheduling):
-    """Files go to whoever is free, but the local cluster, and the control plane, to one process only."""
+    """Files go to whoever is free, but the local cluster to one process only."""
 
     def _split_scope(self, nodeid: str) -> str:
-        _, folder, *file = nodeid.partition("::")[0].split("/")
-        if folder in _ON_THE_CLUSTER:
-            return "the local cluster"
-        return folder if folder == "operator" else "/".join([folder, *file])
+        folder, file = _place(nodeid)
+        return "the local cluster" if folder in _ON_THE_CLUSTER else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """With `-n 2` the tests on the local cluster, which mostly wait, run beside all others."""
+    config.option.loadscopereorder = False  # in the order of the collection
     return _ByPlace(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that nobody waits for it in the end."""
+    items.sort(key=lambda item: _length(_place(item.nodeid)[0]))
+
+
+def _place(nodeid: str) -> tuple[str, str]:
+    file = nodeid.partition("::")[0]
+    return file.split("/")[1], file
+
+
+def _length(folder: str) -> int:
+    return 0 if folder in _ON_THE_CLUSTER else 1 if folder == "operator" else 2
 
 
 @pytest.fixture
