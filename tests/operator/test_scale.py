@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.operator.conftest import Space
 from tests.operator.crowd import Runs, made, names, run_once, server_of, settle, states, until_idle
 from tests.operator.node import Node
@@ -66,3 +68,40 @@ def test_a_backup_of_a_schedule_takes_eight_writes_at_most_and_what_is_unchanged
     before = len(space.writes)
     until_idle(space.operator(**BUDGET))
     assert space.writes[before:] == []
+
+
+@pytest.mark.timeout(1200)
+def test_a_queue_is_worked_off_one_by_one_at_whatever_write_the_operator_dies(space: Space) -> None:
+    """Three backups and room for one, again and again, killed one write later each time."""
+    settle(space, 1, 1)
+    with Runs(space) as runs, Node(space.api, space.name):
+        lives = 0
+        while _three_backups(space, lives):
+            lives += 1
+    assert lives > 3 * 6  # each write of three backups
+    assert set(runs.jobs_per_backup.values()) == {1}
+    assert runs.most_at_once(lambda _tenant: "") == {"": 1}
+
+
+def _three_backups(space: Space, life: int) -> bool:
+    """Let three be made, with an operator that dies after so many writes; return whether it did."""
+    mine = [f"life-{life}-{number}" for number in range(3)]
+    for name in mine:
+        space.create("TenantBackup", name, {"tenantRef": {"name": names(1)[0]}, "storeRef": {"name": "prod"}})
+    one_at_once = {"TENANT_BACKUP_BUDGET_TOTAL": "1"}
+    dying = operator = space.operator(f"after:{life}" if life else "before:1", **one_at_once)
+
+    def over() -> bool:
+        nonlocal operator
+        if operator.poll() is not None:
+            operator = space.operator(**one_at_once)
+        there = [space.get("TenantBackup", name) or {} for name in mine]
+        done = all(one.get("status", {}).get("state") == "Succeeded" for one in there)
+        recorded = all("ttlSecondsAfterFinished" in job["spec"] for job in space.api.items(space.jobs))
+        tenant = space.get("Tenant", names(1)[0]) or {}
+        return done and recorded and tenant["status"].get("backups") == 1 + 3 * (life + 1)
+
+    space.until(over, f"three backups are made after a crash at write {life}", 120)
+    operator.kill()
+    operator.wait()
+    return operator is not dying
