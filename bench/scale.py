@@ -11,9 +11,11 @@ import subprocess
 import tempfile
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tenant_backup.decisions.names import slot_label
 from tests.operator.conftest import Space
 from tests.operator.control_plane import Api, control_plane
 from tests.operator.crowd import (
@@ -33,9 +35,10 @@ from tests.operator.node import Node
 
 from .figures import Figures
 
+SLOT = datetime(2026, 1, 1, 2, tzinfo=UTC)
 SERVERS, TOTAL, PER_SERVER = 20, 20, 4
 BUDGET = {"TENANT_BACKUP_BUDGET_TOTAL": str(TOTAL), "TENANT_BACKUP_BUDGET_PER_SERVER": str(PER_SERVER)}
-EACH = 10  # TenantBackups of a tenant in the end
+OBJECTS = 10_000  # TenantBackups in the end
 
 
 def measure(figures: Figures, tenants: int) -> None:
@@ -77,8 +80,9 @@ def _measure(figures: Figures, space: Space, tenants: int) -> None:
     figures.add("start_writes", "count", [float(writes)])
     _stop(space)
     before = stored_bytes(space.api.etcd)
-    _fill(space, tenants)
-    each = (stored_bytes(space.api.etcd) - before) / (tenants * (EACH - 2))
+    copies = OBJECTS // tenants - 2
+    _fill(space, tenants, copies)
+    each = (stored_bytes(space.api.etcd) - before) / (tenants * copies)
     figures.add("etcd_bytes_per_backup", "bytes", [each])
     print(
         f"  so 1,000 tenants × 30 backups are {each * 30_000 / 2**20:.0f} MiB of etcd (extrapolated)",
@@ -130,18 +134,18 @@ def _stop(space: Space) -> None:
     space.processes[-1].wait()
 
 
-def _fill(space: Space, tenants: int) -> None:
-    """Give each tenant older backups, copies of the finished one."""
+def _fill(space: Space, tenants: int, copies: int) -> None:
+    """Give each tenant so many older backups, copies of the finished one."""
     finished = {item["spec"]["tenantRef"]["name"]: item for item in made(space)}
 
     def copy(what: tuple[str, int]) -> None:
         tenant, number = what
         original: dict[str, Any] = finished[tenant]
-        metadata, slot = original["metadata"], f"2026{number:02}010200"
+        metadata, slot = original["metadata"], slot_label(SLOT - timedelta(days=number))
         labels = {**metadata["labels"], "tenantbackup.dev/slot": slot}
         known = {"labels": labels, "finalizers": metadata.get("finalizers", [])}
         copied = space.create("TenantBackup", f"nightly-{tenant}-{slot}", original["spec"], **known)
         path = space.path("TenantBackup", copied["metadata"]["name"])
         space.api.do("PATCH", f"{path}/status", {"status": original["status"]})
 
-    in_parallel(copy, [(name, number) for name in names(tenants) for number in range(1, EACH - 1)])
+    in_parallel(copy, [(name, number) for name in names(tenants) for number in range(copies)])
