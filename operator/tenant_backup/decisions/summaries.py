@@ -154,9 +154,7 @@ def of_tenant(document: Document) -> TenantSummary:
         version=int(metadata["resourceVersion"]),
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
         labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
-        server=intern(
-            server_of(metadata["namespace"], database.get("host", ""), database.get("port", 5432))
-        ),
+        server=intern(server_of(metadata["namespace"], database.get("host", ""), database.get("port", 5432))),
         ready=_holds(status, "Ready"),
         recovery_point=duration_seconds(point) if point else None,
         objectives_met=_holds(status, "ObjectivesMet"),
