@@ -67,6 +67,7 @@ ETCD = Build("etcd", "3.6.8", "1 minute")
 COREDNS = Build("coredns", "1.15.0", "2 minutes")
 HELM = Build("helm", "4.3.1", "1 minute")
 VERSITYGW = Build("versitygw", "1.8.0", "1 minute")
+PROMTOOL = Build("promtool", "3.15.0", "2 minutes", flags=("-tags", "remove_all_sd"))  # discovers no targets
 NODE_BUILDS = (KUBERNETES, CONTAINERD, ETCD, COREDNS, HELM)
 
 

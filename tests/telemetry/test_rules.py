@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from hack.localcluster import builds
 from hack.metrics_page import RULES
 from tests.telemetry.fleet import exported
 
 ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 NAMES = [rule["alert"] for rule in ALERTS]
+CASES = Path(__file__).with_name("rules_test.yaml")
+
+
+@pytest.mark.timeout(1200)  # the tool is built once
+def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+    """Prometheus' own tool plays the series of rules_test.yaml through the rules."""
+    builds.ensure((builds.PROMTOOL,))
+    for file in (RULES, CASES):
+        shutil.copy(file, tmp_path)
+    command = [str(builds.PROMTOOL.folder() / "promtool"), "test", "rules", CASES.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_firing_and_silent() -> None:
+    """Else a rule that always or never fires would pass."""
+    cases = [case for test in yaml.safe_load(CASES.read_text())["tests"] for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if "exp_alerts" in case} == set(NAMES)
+    assert {case["alertname"] for case in cases if "exp_alerts" not in case} == set(NAMES)
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=NAMES)
