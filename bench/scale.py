@@ -19,6 +19,7 @@ from tenant_backup.decisions.names import slot_label
 from tests.operator.conftest import Space
 from tests.operator.control_plane import Api, control_plane
 from tests.operator.crowd import (
+    AT_REST,
     Runs,
     in_parallel,
     made,
@@ -88,7 +89,7 @@ def _measure(figures: Figures, space: Space, tenants: int) -> None:
         f"  so 1,000 tenants × 30 backups are {each * 30_000 / 2**20:.0f} MiB of etcd (extrapolated)",
         flush=True,
     )
-    _start(space)  # each Tenant counts what it has now
+    until_idle(space.operator(**BUDGET), AT_REST)  # each Tenant counts what it has now
     _stop(space)
     seconds, rss, writes = _start(space)
     figures.add("operator_start_10k_seconds", "seconds", [seconds])
@@ -106,7 +107,7 @@ def _drain(figures: Figures, space: Space, operator: subprocess.Popen[bytes], te
         operator = space.operator(**BUDGET)
         until_succeeded(space, tenants, 300)
         seconds = time.monotonic() - began
-        until_idle(operator)
+        until_idle(operator, AT_REST)
     backups = made(space)
     missed = set(names(tenants)) - {item["spec"]["tenantRef"]["name"] for item in backups}
     doubled = len(backups) - tenants + sum(runs.jobs_per_backup.values()) - len(runs.jobs_per_backup)

@@ -18,11 +18,13 @@ from typing import Any, Self
 
 import requests
 
+from tenant_backup.controllers.watching import TALLY
 from tests.operator.conftest import Space
 from tests.operator.node import Node
 from tests.operator.test_end_to_end import RECIPIENT, STORE
 
 WHEN = "2026-01-01T00:00:00Z"
+AT_REST = TALLY + 1  # seconds: an operator that is quiet for longer has nothing put off
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -185,15 +187,15 @@ class Runs(Watch):
         return dict(most)
 
 
-def until_idle(process: subprocess.Popen[bytes], seconds: float = 120) -> float:
-    """Wait until the process has used no CPU time to speak of for two seconds; return when that began."""
+def until_idle(process: subprocess.Popen[bytes], quiet: float = 2, seconds: float = 120) -> float:
+    """Wait until the process has used no CPU time to speak of for `quiet` seconds; return when that began."""
     started, since, used = time.monotonic(), time.monotonic(), cpu_seconds(process)
     while time.monotonic() < started + seconds:
         time.sleep(0.1)
         now = cpu_seconds(process)
         if now - used > 0.03:
             since, used = time.monotonic(), now
-        if time.monotonic() - since > 2:
+        if time.monotonic() - since > quiet:
             return since - started
     raise TimeoutError(f"it was still busy after {seconds} s")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.operator.conftest import Space
-from tests.operator.crowd import Runs, made, names, run_once, server_of, settle, states, until_idle
+from tests.operator.crowd import AT_REST, Runs, made, names, run_once, server_of, settle, states, until_idle
 from tests.operator.node import Node
 
 TENANTS, SERVERS = 40, 3
@@ -61,7 +61,7 @@ def test_a_backup_of_a_schedule_takes_eight_writes_at_most_and_what_is_unchanged
     space.until(lambda: states(space) == full, "the budget is used up and the others are queued")
     with Node(space.api, space.name):
         space.until(lambda: states(space) == {"Succeeded": TENANTS}, "all are done", 120)
-        until_idle(operator)
+        until_idle(operator, AT_REST)
     ours = space.writes[before:]
     assert len(ours) / TENANTS <= 8, "\n".join(sorted(ours))
     operator.kill()
