@@ -259,15 +259,26 @@ def test_the_job_goes_only_after_its_page_is_recorded() -> None:
     plan = listed(item(FOUND))
     assert [type(action) for action in plan.actions if isinstance(action, ExpireJob)] == [ExpireJob]
     run = run_of(decided())
-    gone = decided(
-        at(5), jobs=(job("catalogue", name=run.name, generation=1, outcome=succeeded({}), told=run.job),)
-    )
+    unread = job("catalogue", name=run.name, generation=1, outcome=succeeded({}), told=run.job)
+    gone = decided(at(60), jobs=(unread,))
 
     assert [action for action in gone.actions if isinstance(action, RemoveJob)] == [
         RemoveJob(run.name, "uid-job")
     ]
     assert not any(isinstance(action, ExpireJob) for action in gone.actions)
     assert gone.status and "catalogue" not in gone.status
+
+
+def test_a_page_that_cannot_be_read_is_listed_again_once_a_minute_at_most() -> None:
+    """A log nobody may read must not become a Job every five seconds."""
+    run = run_of(decided())
+    unread = job("catalogue", name=run.name, generation=1, outcome=succeeded({}), told=run.job)
+    early = decided(at(5), jobs=(unread,))
+
+    assert not any(isinstance(action, RemoveJob) for action in early.actions)
+    assert run.name in told(early)["message"]
+    assert early.retry_in is not None
+    assert 50 < early.retry_in <= 60
 
 
 def test_a_listing_that_failed_is_told_and_tried_again() -> None:

@@ -32,6 +32,7 @@ DEADLINE = 3600  # seconds, for one page
 PAUSES = Pauses(20.0, 600.0)  # seconds between tries
 PAGE, NAMES_PAGE = 250, 5000  # backups in one Job's list: with what they are, and their names only
 MOST = 20_000  # TenantBackups of one store; more are not imported, because a cluster has to hold them
+UNREAD = timedelta(minutes=1)  # a page whose list cannot be read is not listed more often than this
 SKEW = timedelta(minutes=5)  # clocks that disagree: what ended later was perhaps not there to be listed
 REQUEST_LIMIT, MESSAGE_LIMIT, CLUSTERS = 128, 4096, 5  # as in the CRD
 Status = Mapping[str, Any]
@@ -141,8 +142,7 @@ def _tidy(jobs: tuple[JobSeen, ...]) -> tuple[Action, ...]:
 def _take(seen: StoreSeen, wish: _Wish, job: JobSeen, course: Course, now: datetime) -> Catalogued:
     """Take in one page."""
     if job.name not in seen.pages:
-        # Its pod is gone before it was read: the same page again.
-        return Catalogued(seen.status, (RemoveJob(job.name, job.uid),), LOOK_AGAIN)
+        return _again(seen, job, now)
     assert course.facts
     upto = str(course.facts.facts.get("next", ""))
     found = _Found(seen, wish, job, upto)
@@ -161,6 +161,15 @@ def _take(seen: StoreSeen, wish: _Wish, job: JobSeen, course: Course, now: datet
     complete = _complete(seen, wish, known, sums, now)
     status = {**seen.status, "unlisted": sums["unlisted"], "catalogue": complete}
     return Catalogued(status, (*_told(wish, sums), *actions), seen.platform.collection.interval)
+
+
+def _again(seen: StoreSeen, job: JobSeen, now: datetime) -> Catalogued:
+    """List a page again whose log cannot be read: its pod is gone, or its node does not answer."""
+    left = (job.created + UNREAD - now).total_seconds()
+    if left <= 0:
+        return Catalogued(seen.status, (RemoveJob(job.name, job.uid),), LOOK_AGAIN)
+    said = f"the list that Job {job.name} wrote to its log cannot be read; it is made again"
+    return Catalogued({**seen.status, "catalogue": {**_known(seen.status), "message": said}}, (), left)
 
 
 def _complete(seen: StoreSeen, wish: _Wish, known: Status, sums: Status, now: datetime) -> dict[str, Any]:
