@@ -54,7 +54,9 @@ def test_every_value_is_in_the_schema_and_every_schema_entry_is_a_value() -> Non
 def test_uninstalling_keeps_the_kinds_and_so_every_object(objects: Objects) -> None:
     """Deleting a CRD deletes all its objects, and with them, by finalizer, the data."""
     definitions = of_kind(objects, "CustomResourceDefinition")
-    assert {item["metadata"]["name"] for item in definitions} == {f"{name}.tenantbackup.dev" for name in KINDS}
+    assert {item["metadata"]["name"] for item in definitions} == {
+        f"{name}.tenantbackup.dev" for name in KINDS
+    }
     assert all(item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for item in definitions)
 
 
