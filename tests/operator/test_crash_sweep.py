@@ -24,6 +24,7 @@ _CHANGES = (
     "lastTransitionTime",
     "startedAt",
     "completedAt",
+    "healthyAt",
     "duration",
     "undoUntil",
     "signingKey",
