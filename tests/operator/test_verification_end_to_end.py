@@ -83,7 +83,7 @@ def left(space: Space) -> str:
             "state": status["state"],
             "health": status["health"],
             "progress": status.get("progress"),
-            "verification": {**status["verification"], "completedAt": "…"},
+            "verification": {**status["verification"], "completedAt": "…", "healthyAt": "…"},
         }
         for status in backups(space)
     ]
