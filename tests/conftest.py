@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from hack.lab.kubectl import LOCAL_KUBECONFIG, ROOT, Kubectl
 from hack.lab.servers import namespace as namespace_object
 
 _ON_THE_CLUSTER = {"api", "chart", "cluster", "docs", "local_cluster"}
+
+
+# A shell that starts a run in the background has it ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _ByPlace(LoadScopeScheduling):
