@@ -143,12 +143,12 @@ def sign(manifest: Manifest, key: Ed25519PrivateKey) -> bytes:
     return signed + b',"signature":"' + signature + b'"}\n'
 
 
-def verify(data: bytes, trusted_key: str) -> Manifest:
-    """Check the signature with `trusted_key` (Ed25519 public key, hex), then read the manifest.
+def verify(data: bytes, *trusted_keys: str) -> Manifest:
+    """Check that one of these Ed25519 public keys (hex) signed it, then read the manifest.
 
     Raises Failure: SIGNATURE_INVALID, or UNSUPPORTED_CONTENT for a newer format.
     """
-    if not _is_signed_by(data, trusted_key):
+    if not any(_is_signed_by(data, key) for key in trusted_keys):
         refuse_newer_format(data)
         raise Failure(
             Reason.SIGNATURE_INVALID,
@@ -156,11 +156,6 @@ def verify(data: bytes, trusted_key: str) -> Manifest:
             " tenant; compare the Tenant's status.signingKey with the recovery sheet or take another backup",
         )
     return parse(data)
-
-
-def signer(data: bytes, keys: Sequence[str]) -> str:
-    """Return which of `keys` (Ed25519 public keys, hex) signed the manifest; the first one when none did."""
-    return next((key for key in keys if _is_signed_by(data, key)), keys[0])
 
 
 def _is_signed_by(data: bytes, trusted_key: str) -> bool:

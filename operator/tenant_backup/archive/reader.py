@@ -37,13 +37,19 @@ class DamagedObject(Failure):
         self.name = name
 
 
-def open_manifest(
-    data: bytes, trusted_key: str, backup_id: str, tenant: tuple[str, str, str], sha256: str = ""
+def open_manifest(  # noqa: PLR0913 - all that is known beforehand
+    data: bytes,
+    trusted_key: str,
+    backup_id: str,
+    tenant: tuple[str, str, str],
+    sha256: str = "",
+    *,
+    earlier_keys: Sequence[str] = (),
 ) -> Manifest:
     """Check a manifest against all that is known about it beforehand, and read it.
 
-    `tenant` is (slug, namespace, name); `sha256` is empty when it is not known. The cluster id is not
-    compared: after the loss of a cluster a backup is restored into another one.
+    `tenant` is (slug, namespace, name); `sha256` is empty when it is not known; `earlier_keys` are trusted,
+    too. The cluster id is not compared: after the loss of a cluster a backup is restored into another one.
     Raises Failure: CHECKSUM_MISMATCH, SIGNATURE_INVALID, CROSS_TENANT_ACCESS, UNSUPPORTED_CONTENT.
     """
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
@@ -52,7 +58,7 @@ def open_manifest(
             f"the manifest of {backup_id} in the store is not the one that was committed"
             " (its SHA-256 differs from status.checksum); choose another backup",
         )
-    manifest = verify(data, trusted_key)
+    manifest = verify(data, trusted_key, *earlier_keys)
     if manifest.backup_id != backup_id:
         raise Failure(
             Reason.SIGNATURE_INVALID,

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from tenant_backup.cluster import BACKUP, JOB, Cluster, Object
+from tenant_backup.cluster import BACKUP, JOB, SCHEDULE, Cluster, Object
 from tenant_backup.decisions.queue import (
     Budget,
     Budgets,
@@ -82,9 +82,10 @@ class Admission:
         Whoever tells the roster of a backup does it here, or its end would go unnoticed by who waits.
         """
         uid = document["metadata"]["uid"]
-        held, budgets = self.holds_a_place(uid), self._budgets
+        held = self.holds_a_place(uid)
+        budgets = self._budgets if kind == SCHEDULE.name else None  # nobody else has one
         self._roster.see(kind, document, deleted=deleted)
-        if (held and not self.holds_a_place(uid)) or budgets != self._budgets:
+        if (held and not self.holds_a_place(uid)) or (budgets and budgets != self._budgets):
             self.advance()
 
     def holds_a_place(self, uid: str) -> bool:

@@ -200,8 +200,8 @@ class CarryOut:
         )
 
     async def _condemn(self, action: Condemn) -> None:
-        there = await self._cluster.get(BACKUP, self._namespace, action.name)
-        if there is None or there["metadata"]["uid"] != action.uid:
+        there = await self._backup(action)
+        if there is None:
             return
         await self._post(there["metadata"], Announce("Warning", Reason.VERIFICATION_FAILED, action.message))
         found = {"level": action.level, "message": action.message}
@@ -225,8 +225,8 @@ class CarryOut:
         await self._cluster.patch_status(BACKUP, made, dict(action.status))
 
     async def _judge(self, action: Judge) -> None:
-        there = await self._cluster.get(BACKUP, self._namespace, action.name)
-        if there is None or there["metadata"]["uid"] != action.uid:
+        there = await self._backup(action)
+        if there is None:
             return
         status = judged(there.get("status", {}), action)
         if status is None:
@@ -236,6 +236,11 @@ class CarryOut:
             said = Announce("Warning", Reason.BACKUP_NOT_FOUND, status["verification"]["message"])
             await self._post(there["metadata"], said)
         await self._cluster.patch_status(BACKUP, there, status)
+
+    async def _backup(self, action: Condemn | Judge) -> Object | None:
+        """Return the TenantBackup that is meant, as it is now, and not another one of its name."""
+        there = await self._cluster.get(BACKUP, self._namespace, action.name)
+        return there if there and there["metadata"]["uid"] == action.uid else None
 
     async def _deliver(self, action: Deliver) -> None:
         self._courier.send(action)

@@ -17,10 +17,10 @@ async def observe(look: Look, document: Object, _now: datetime) -> NotifierSeen:
     notifier = BackupNotifier.model_validate(document)
     namespace, roster = notifier.metadata.namespace, look.roster
     objects = Objects(
-        backups=tuple(one for one in roster.backups() if one.namespace == namespace),
-        restores=tuple(one for one in roster.restores() if one.namespace == namespace),
+        backups=tuple(roster.backups(namespace)),
+        restores=tuple(roster.restores(namespace)),
         tenants=tuple(roster.tenants(namespace)),
-        stores=tuple(one for one in roster.stores() if one.namespace == namespace),
+        stores=tuple(roster.stores(namespace)),
     )
     return NotifierSeen(
         notifier=notifier,

@@ -29,6 +29,9 @@ from tenant_backup.decisions.summaries import (
 )
 
 _Name = tuple[str, str]  # namespace and name
+_Any = TypeVar(
+    "_Any", BackupSummary, TenantSummary, ScheduleSummary, StoreSummary, RestoreSummary, NotifierSummary
+)
 _Summary = TypeVar("_Summary", TenantSummary, ScheduleSummary, StoreSummary, RestoreSummary, NotifierSummary)
 
 
@@ -95,36 +98,32 @@ class Roster:
     def tenants(self, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[TenantSummary]:
         """Return the Tenants of a namespace (empty: of all) that have all these labels, by name."""
         wanted = (labels or {}).items()
-        found = [
-            tenant
-            for tenant in self._tenants.values()
-            if namespace in ("", tenant.namespace) and wanted <= tenant.labels.items()
-        ]
+        found = [one for one in _within(namespace, self._tenants) if wanted <= one.labels.items()]
         return sorted(found, key=lambda tenant: (tenant.namespace, tenant.name))
 
     def tenant(self, namespace: str, name: str) -> TenantSummary | None:
         """Return the Tenant of that name."""
         return self._tenants.get(self._tenant_named.get((namespace, name), ""))
 
-    def schedules(self) -> list[ScheduleSummary]:
-        """Return all BackupSchedules."""
-        return list(self._schedules.values())
+    def schedules(self, namespace: str = "") -> list[ScheduleSummary]:
+        """Return the BackupSchedules of a namespace (empty: of all)."""
+        return _within(namespace, self._schedules)
 
-    def stores(self) -> list[StoreSummary]:
-        """Return all BackupStores."""
-        return list(self._stores.values())
+    def stores(self, namespace: str = "") -> list[StoreSummary]:
+        """Return the BackupStores of a namespace (empty: of all)."""
+        return _within(namespace, self._stores)
 
-    def restores(self) -> list[RestoreSummary]:
-        """Return all TenantRestores."""
-        return list(self._restores.values())
+    def restores(self, namespace: str = "") -> list[RestoreSummary]:
+        """Return the TenantRestores of a namespace (empty: of all)."""
+        return _within(namespace, self._restores)
 
     def notifiers(self, namespace: str) -> list[NotifierSummary]:
         """Return the BackupNotifiers of a namespace."""
-        return [one for one in self._notifiers.values() if one.namespace == namespace]
+        return _within(namespace, self._notifiers)
 
-    def backups(self) -> list[BackupSummary]:
-        """Return all TenantBackups."""
-        return list(self._backups.values())
+    def backups(self, namespace: str = "") -> list[BackupSummary]:
+        """Return the TenantBackups of a namespace (empty: of all)."""
+        return _within(namespace, self._backups)
 
     def of_schedule(self, namespace: str, schedule: str) -> list[BackupSummary]:
         """Return the TenantBackups that carry the schedule's label."""
@@ -189,6 +188,10 @@ class Roster:
             (self._of_tenant, backup.tenant),
             (self._of_store, backup.store),
         ]
+
+
+def _within(namespace: str, known: Mapping[str, _Any]) -> list[_Any]:
+    return [one for one in known.values() if namespace in ("", one.namespace)]
 
 
 def _keep(known: dict[str, _Summary], seen: _Summary) -> None:

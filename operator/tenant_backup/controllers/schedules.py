@@ -35,7 +35,7 @@ async def observe(look: Look, document: Object, now: datetime) -> ScheduleSeen:
         tenants=tuple(there),
         backups=await with_fresh(look, schedule, backups, going),
         missing=tuple(sorted(named - {tenant.name for tenant in there})),
-        taken=frozenset(backup.name for backup in look.roster.backups() if backup.namespace == namespace),
+        taken=frozenset(backup.name for backup in look.roster.backups(namespace)),
         read_afresh=frozenset(going),
     )
 

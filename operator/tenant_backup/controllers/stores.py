@@ -30,7 +30,7 @@ async def observe(look: Look, document: Object, now: datetime) -> StoreSeen:
         seen,
         pages={name: page for name, page in pages.items() if page is not None},
         backups=tuple(look.roster.of_store(namespace, store.metadata.name)),
-        uids=frozenset(one.uid for one in look.roster.backups() if one.namespace == namespace),
+        uids=frozenset(one.uid for one in look.roster.backups(namespace)),
     )
 
 

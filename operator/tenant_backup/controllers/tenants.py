@@ -34,7 +34,7 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
         jobs=await look.jobs(namespace, tenant.metadata.uid, now),
         platform=await look.platform(),
         backups=tuple(look.roster.of_tenant(namespace, name)),
-        schedules=frozenset(one.name for one in look.roster.schedules() if one.namespace == namespace),
+        schedules=frozenset(one.name for one in look.roster.schedules(namespace)),
         last_restore=max(restores, key=lambda item: item[1], default=None),
     )
 

@@ -76,7 +76,7 @@ def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event:
         queue.add(waiting)
     if event["type"] is not None:  # None: the first list; they all get a key of their own
         for other in also_concerned(kind, document, deleted=event["type"] == "DELETED"):
-            queue.after(other, TALLY if other.kind == SCHEDULE.name else TOGETHER)
+            queue.after(other, TOGETHER)
 
 
 def _tell(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Event) -> None:
@@ -114,9 +114,8 @@ def _its_schedules(queue: WorkQueue[Ref], roster: Roster, kind: str, event: Even
     if kind == BACKUP.name and made_by:
         queue.after(Ref(SCHEDULE.name, namespace, made_by), TALLY)
     if kind == TENANT.name:
-        for schedule in roster.schedules():
-            if schedule.namespace == namespace:
-                queue.after(Ref(SCHEDULE.name, namespace, schedule.name), TALLY)
+        for schedule in roster.schedules(namespace):
+            queue.after(Ref(SCHEDULE.name, namespace, schedule.name), TALLY)
 
 
 def is_settled(kind: str, document: Event) -> bool:
@@ -131,16 +130,14 @@ def is_settled(kind: str, document: Event) -> bool:
 
 
 def also_concerned(kind: str, document: Event, *, deleted: bool) -> list[Ref]:
-    """Return who counts this object: its Tenant and its BackupSchedule, once it has ended or is gone."""
+    """Return who counts this object: its Tenant, once it has ended or is gone."""
     if kind not in (BACKUP.name, RESTORE.name):
         return []
     if not deleted and document.get("status", {}).get("state") not in FINISHED:
         return []
     metadata, spec = document["metadata"], document["spec"]
     tenant = spec["tenantRef"] if kind == BACKUP.name else spec["target"]["tenantRef"]
-    refs = [Ref(TENANT.name, metadata["namespace"], tenant["name"])]
-    schedule = metadata.get("labels", {}).get(LABEL_SCHEDULE)
-    return [*refs, Ref(SCHEDULE.name, metadata["namespace"], schedule)] if schedule else refs
+    return [Ref(TENANT.name, metadata["namespace"], tenant["name"])]
 
 
 def _is_recorded(roster: Roster, event: Event) -> bool:

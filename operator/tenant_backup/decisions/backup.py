@@ -12,6 +12,7 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
+from .audits import audited
 from .checks import requested_by, store_is_there, tenant_has_keys, tenant_is_there
 from .conditions import Fact, condition_of, conditions, stamped
 from .deletion import decide_deletion
@@ -20,7 +21,7 @@ from .imported import decide_imported
 from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
-from .plan import Action, Announce, Audit, HoldData, Plan, Run, Subject
+from .plan import Action, Announce, HoldData, Plan, Run, Subject
 from .queue import REFRESH, queue_status
 from .runs import Course, follow, newest, of_purpose, recorded, start
 from .summaries import FINISHED
@@ -248,23 +249,15 @@ def _hold(seen: BackupSeen, course: Course) -> tuple[Action, ...]:
 def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
     if not isinstance(verdict, Done | Failed):
         return ()
-    record: dict[str, Any] = {
-        "event": "backup",
-        "namespace": seen.backup.metadata.namespace,
-        "name": seen.backup.metadata.name,
-        "uid": seen.backup.metadata.uid,
-        "tenant": seen.backup.spec.tenant_ref.name,
-        "store": seen.backup.spec.store_ref.name,
-        "reason": str(verdict.reason),
-    }
-    record |= {key: status[key] for key in _AUDITED if key in status}
+    record = {"reason": str(verdict.reason)} | {key: status[key] for key in _AUDITED if key in status}
     if isinstance(verdict, Done):
         good = Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message)
         if status["health"] != "Corrupt":
-            return (good, Audit(record))
+            return (good, audited("backup", seen.backup, **record))
         bad = Announce("Warning", Reason.VERIFICATION_FAILED, status["verification"]["message"])
-        return (good, bad, Audit(record | {"health": "Corrupt"}))
-    return (Announce("Warning", verdict.reason, verdict.message), Audit(record))
+        return (good, bad, audited("backup", seen.backup, **record, health="Corrupt"))
+    failed = Announce("Warning", verdict.reason, verdict.message)
+    return (failed, audited("backup", seen.backup, **record))
 
 
 def _status(

@@ -16,11 +16,12 @@ from tenant_backup.api.references import FINALIZER, LABEL_HOLD
 from tenant_backup.api.values import duration_seconds
 from tenant_backup.contract.reasons import Reason
 
+from .audits import audited
 from .conditions import Fact, condition_of, stamped
 from .deletion import at_work, deleting, outcome, stop, while_deleting
 from .instants import parse
 from .observed import BackupSeen
-from .plan import Audit, Plan, ReleaseData
+from .plan import Plan, ReleaseData
 from .retention import indispensable, line_of, moment_of
 from .runs import recorded
 from .verdicts import Done, Waiting
@@ -88,7 +89,14 @@ def _expire(seen: BackupSeen, now: datetime) -> Plan:
     status = {key: value for key, value in seen.status.items() if key not in ("progress", "health")}
     going = Fact("Expired", "True", Reason.EXPIRED, "its time is over; its data is being deleted")
     status = _with(status | {"state": "Expired"}, seen, going, now)
-    return Plan((_audit(seen),), status, retry_in=1.0)
+    told = audited(
+        "expiry",
+        seen.backup,
+        backupId=seen.status.get("backupId", ""),
+        expiresAfter=seen.backup.spec.expires_after,
+        reason=str(Reason.EXPIRED),
+    )
+    return Plan((told,), status, retry_in=1.0)
 
 
 def _end(seen: BackupSeen, now: datetime) -> Plan:
@@ -116,20 +124,3 @@ def _with(status: Status, seen: BackupSeen, fact: Fact, now: datetime) -> dict[s
     generation = seen.backup.metadata.generation
     others = [item for item in status.get("conditions", ()) if item["type"] != fact.type]
     return {**status, "conditions": [*others, stamped(fact, seen.status, generation, now)]}
-
-
-def _audit(seen: BackupSeen) -> Audit:
-    metadata, spec = seen.backup.metadata, seen.backup.spec
-    return Audit(
-        {
-            "event": "expiry",
-            "namespace": metadata.namespace,
-            "name": metadata.name,
-            "uid": metadata.uid,
-            "tenant": spec.tenant_ref.name,
-            "store": spec.store_ref.name,
-            "backupId": seen.status.get("backupId", ""),
-            "expiresAfter": spec.expires_after,
-            "reason": str(Reason.EXPIRED),
-        }
-    )

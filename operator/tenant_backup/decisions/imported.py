@@ -17,6 +17,7 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
+from .audits import audited
 from .checks import store_is_there
 from .conditions import condition_of, conditions
 from .instants import duration, parse, rfc3339, size
@@ -168,19 +169,8 @@ def _plan(seen: BackupSeen, course: Course, verdict: Verdict, now: datetime) -> 
 
 
 def _audit(seen: BackupSeen, reason: Reason) -> Audit:
-    metadata, spec = seen.backup.metadata, seen.backup.spec
-    return Audit(
-        {
-            "event": "import",
-            "namespace": metadata.namespace,
-            "name": metadata.name,
-            "uid": metadata.uid,
-            "tenant": spec.tenant_ref.name,
-            "store": spec.store_ref.name,
-            "backupId": spec.imported.backup_id if spec.imported else "",
-            "reason": str(reason),
-        }
-    )
+    imported = seen.backup.spec.imported
+    return audited("import", seen.backup, backupId=imported.backup_id if imported else "", reason=str(reason))
 
 
 def judged(status: Status, judge: Judge) -> dict[str, Any] | None:

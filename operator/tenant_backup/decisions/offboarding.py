@@ -16,9 +16,10 @@ from tenant_backup.api.references import FINALIZER, LABEL_HOLD
 from tenant_backup.contract.reasons import Reason
 
 from .aspects import Aspect
+from .audits import deletion
 from .conditions import Fact, conditions
 from .observed import TenantSeen
-from .plan import Action, Announce, Audit, DeleteBackup, HoldData, Plan, ReleaseData
+from .plan import Action, Announce, HoldData, Plan, ReleaseData
 from .summaries import BackupSummary
 from .verdicts import Stalled, Verdict, Waiting
 
@@ -55,7 +56,8 @@ def decide_offboarding(seen: TenantSeen, now: datetime) -> Plan:
         "observedGeneration": generation,
         "conditions": conditions("Ready", verdict, seen.status, generation, now),
     }
-    return Plan((*_told(going), *_deletions(going)), status, verdict.retry_in)
+    deletions = (step for backup in going for step in _deletion(backup))
+    return Plan((*_told(going), *deletions), status, verdict.retry_in)
 
 
 def unpruned(seen: TenantSeen, _now: datetime) -> Aspect:
@@ -101,24 +103,5 @@ def _told(going: Iterable[BackupSummary]) -> tuple[Announce, ...]:
     return (Announce("Warning", Reason.DATA_RETAINED, message),)
 
 
-def _deletions(going: Iterable[BackupSummary]) -> tuple[Action, ...]:
-    return tuple(
-        action
-        for backup in going
-        for action in (_audit(backup), DeleteBackup(backup.name, backup.uid, str(backup.version)))
-    )
-
-
-def _audit(backup: BackupSummary) -> Audit:
-    return Audit(
-        {
-            "event": "offboarding",
-            "namespace": backup.namespace,
-            "name": backup.name,
-            "uid": backup.uid,
-            "tenant": backup.tenant,
-            "store": backup.store,
-            "backupId": backup.backup_id,
-            "reason": str(Reason.DATA_RETAINED if backup.retained else Reason.DATA_DELETED),
-        }
-    )
+def _deletion(backup: BackupSummary) -> tuple[Action, ...]:
+    return deletion("offboarding", backup, Reason.DATA_RETAINED if backup.retained else Reason.DATA_DELETED)

@@ -18,9 +18,10 @@ from tenant_backup.api.backup_schedule import BackupScheduleSpec
 from tenant_backup.api.schedule import Schedule
 from tenant_backup.contract.reasons import Reason
 
+from .audits import deletion
 from .instants import parse, rfc3339
 from .observed import ScheduleSeen
-from .plan import Action, Announce, Audit, DeleteBackup
+from .plan import Action, Announce
 from .retention import surplus
 from .summaries import BackupSummary
 
@@ -119,17 +120,5 @@ def _told(going: Sequence[BackupSummary]) -> tuple[Announce, ...]:
 
 
 def _deletion(seen: ScheduleSeen, backup: BackupSummary) -> tuple[Action, ...]:
-    record = {
-        "event": "retention",
-        "namespace": backup.namespace,
-        "name": backup.name,
-        "uid": backup.uid,
-        "tenant": backup.tenant,
-        "store": backup.store,
-        "backupId": backup.backup_id,
-        "state": backup.state,
-        "reason": str(Reason.PRUNED),
-        "schedule": seen.schedule.metadata.name,
-        "rules": _rules(seen.schedule.spec),
-    }
-    return (Audit(record), DeleteBackup(backup.name, backup.uid, str(backup.version)))
+    schedule, rules = seen.schedule.metadata.name, _rules(seen.schedule.spec)
+    return deletion("retention", backup, Reason.PRUNED, state=backup.state, schedule=schedule, rules=rules)

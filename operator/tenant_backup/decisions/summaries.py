@@ -39,7 +39,6 @@ class BackupSummary:
     created: datetime
     modules: tuple[str, ...]  # empty: everything is in it
     mode: str
-    deadline: int  # seconds
     state: str  # "" while nobody looked at it
     reason: str  # of its headline condition
     health: str
@@ -93,9 +92,8 @@ def of_backup(document: Document) -> BackupSummary:
         # Who writes an object for a backup that is in the store need not know its modules.
         modules=tuple(sorted(spec.get("modules") or status.get("contents", {}).get("modules", ()))),
         mode=intern(spec.get("mode", "")),
-        deadline=duration_seconds(spec.get("deadline", "6h")),
         state=intern(status.get("state", "")),
-        reason=intern(_reason(status, "Succeeded")),
+        reason=intern(condition_of(status, "Succeeded").get("reason", "")),
         health=intern(status.get("health", "")),
         backup_id=status.get("backupId") or spec.get("imported", {}).get("backupId", ""),
         started=parse(status.get("startedAt")),
@@ -287,7 +285,7 @@ def of_restore(document: Document) -> RestoreSummary:
         backup=spec["source"].get("backupRef", {}).get("name", ""),
         strategy=intern(spec.get("strategy", "")),
         state=intern(status.get("state", "")),
-        reason=intern(_reason(status, "Succeeded")),
+        reason=intern(condition_of(status, "Succeeded").get("reason", "")),
         trouble=_trouble(status),
         completed=parse(status.get("completedAt")),
         requested_by=intern(status.get("requestedBy", "")),
@@ -342,11 +340,6 @@ def _slot(labels: Document) -> datetime | None:
         return slot_of(labels[LABEL_SLOT])
     except (KeyError, ValueError):
         return None  # not of a schedule, or somebody changed the label
-
-
-def _reason(status: Document, headline: str) -> str:
-    found = (item["reason"] for item in status.get("conditions", ()) if item["type"] == headline)
-    return next(found, "")
 
 
 def _verified(status: Document) -> datetime | None:

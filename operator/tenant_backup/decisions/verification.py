@@ -20,6 +20,7 @@ from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 
 from . import described
+from .audits import audited
 from .checks import store_is_there, tenant_has_keys, tenant_is_there
 from .conditions import conditions, others
 from .instants import rfc3339
@@ -257,19 +258,14 @@ def _asked(wanted: Wish) -> str:
 
 
 def _audit(seen: BackupSeen, wanted: Wish, health: str, message: str) -> Audit:
-    record = {
-        "event": "verification",
-        "namespace": seen.backup.metadata.namespace,
-        "name": seen.backup.metadata.name,
-        "uid": seen.backup.metadata.uid,
-        "tenant": seen.backup.spec.tenant_ref.name,
-        "store": seen.backup.spec.store_ref.name,
-        "backupId": seen.status.get("backupId", ""),
-        "level": wanted.level,
-        "health": health,
-        "message": message,
-    }
-    return Audit(record)
+    return audited(
+        "verification",
+        seen.backup,
+        backupId=seen.status.get("backupId", ""),
+        level=wanted.level,
+        health=health,
+        message=message,
+    )
 
 
 def _deadline(seen: BackupSeen) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tenant_backup.archive import names
 from tenant_backup.archive.lists import Catalogue, Segment
-from tenant_backup.archive.manifest import Manifest, signer
+from tenant_backup.archive.manifest import Manifest
 from tenant_backup.archive.pack import ObjectRef
 from tenant_backup.archive.reader import ArchiveReader, DamagedObject, open_index_key, open_manifest
 from tenant_backup.contract.job import Verify
@@ -72,8 +72,14 @@ def _examine(job: Verify, evidence: _Evidence) -> Findings:
 def _manifest(job: Verify, evidence: _Evidence) -> Manifest:
     data = evidence.manifest(names.manifest(job.backup_id))
     tenant = (job.tenant.slug, job.tenant.namespace, job.tenant.name)
-    key = signer(data, (job.signing_key, *job.trusted_keys))
-    return open_manifest(data, key, job.backup_id, tenant, job.manifest_sha256)
+    return open_manifest(
+        data,
+        job.signing_key,
+        job.backup_id,
+        tenant,
+        job.manifest_sha256,
+        earlier_keys=job.trusted_keys,
+    )
 
 
 def _due(job: Verify, manifest: Manifest, evidence: _Evidence) -> set[str]:

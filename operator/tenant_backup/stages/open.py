@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_backup.archive import names
 from tenant_backup.archive.lists import Catalogue
-from tenant_backup.archive.manifest import document, signer
+from tenant_backup.archive.manifest import document
 from tenant_backup.archive.reader import ArchiveReader, open_index_key, open_manifest
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
@@ -46,8 +46,14 @@ def _open(job: Restore, objects: Downloads) -> ArchiveReader:
     data = objects.manifest(names.manifest(job.backup_id))
     source = job.source
     tenant = (source.slug, source.namespace, source.name)
-    key = signer(data, (job.signing_key, *job.trusted_keys))
-    manifest = open_manifest(data, key, job.backup_id, tenant, job.manifest_sha256)
+    manifest = open_manifest(
+        data,
+        job.signing_key,
+        job.backup_id,
+        tenant,
+        job.manifest_sha256,
+        earlier_keys=job.trusted_keys,
+    )
     encrypted = manifest.encryption.mode != "None"
     identity = mounted_identity(job.identity_secret) if encrypted else None
     index = open_index_key(manifest, mounted_key_or_none("indexKey"), identity, objects)

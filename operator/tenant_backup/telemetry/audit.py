@@ -1,4 +1,4 @@
-"""The audit trail: one line for each backup and restore that has ended.
+"""The audit trail: one line for whatever happened to somebody's data: made, restored, verified, deleted.
 
 Written before the end is recorded in status, so that a crash may repeat a line but never lose one;
 the object's UID tells repeated lines apart.
