@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tenant_backup.api import Tenant
+from tenant_backup.api.references import LABEL_SCHEDULE
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
 from tenant_backup.decisions.backup import decide, wants_to_start
@@ -136,6 +138,18 @@ def test_success_is_what_upload_said() -> None:
     assert actions_of(plan, ExpireJob)
     assert actions_of(plan, Audit)
     assert [event.reason for event in actions_of(plan, Announce)] == ["BackupSucceeded"]
+
+
+def test_the_success_of_a_scheduled_backup_is_no_event() -> None:
+    """A thousand a night would hide the others; the audit trail and the metrics have it."""
+    seen = backup_seen(jobs=(job(outcome=succeeded(), running=False),))
+    metadata = seen.backup.metadata.model_copy(update={"labels": {LABEL_SCHEDULE: "nightly"}})
+    backup = seen.backup.model_copy(update={"metadata": metadata})
+    plan = decide(replace(seen, backup=backup), at(4))
+    assert plan.status
+    assert plan.status["state"] == "Succeeded"
+    assert actions_of(plan, Audit)
+    assert not actions_of(plan, Announce)
 
 
 def test_success_without_what_was_committed_is_a_failure() -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -63,7 +65,7 @@ def test_a_backup_of_a_schedule_takes_eight_writes_at_most_and_what_is_unchanged
         space.until(lambda: states(space) == {"Succeeded": TENANTS}, "all are done", 120)
         until_idle(operator, AT_REST)
     ours = space.writes[before:]
-    assert len(ours) / TENANTS <= 8, "\n".join(sorted(ours))
+    assert len(ours) / TENANTS <= 8, Counter(re.sub(r"[^/]*\d[^/]*", "…", write) for write in ours)
     operator.kill()
     before = len(space.writes)
     until_idle(space.operator(**BUDGET))

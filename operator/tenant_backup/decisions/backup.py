@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from tenant_backup.api.references import FINALIZER
+from tenant_backup.api.references import FINALIZER, LABEL_SCHEDULE
 from tenant_backup.api.values import duration_seconds
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
@@ -250,14 +250,16 @@ def _tell(seen: BackupSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[A
     if not isinstance(verdict, Done | Failed):
         return ()
     record = {"reason": str(verdict.reason)} | {key: status[key] for key in _AUDITED if key in status}
-    if isinstance(verdict, Done):
-        good = Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message)
-        if status["health"] != "Corrupt":
-            return (good, audited("backup", seen.backup, **record))
-        bad = Announce("Warning", Reason.VERIFICATION_FAILED, status["verification"]["message"])
-        return (good, bad, audited("backup", seen.backup, **record, health="Corrupt"))
-    failed = Announce("Warning", verdict.reason, verdict.message)
-    return (failed, audited("backup", seen.backup, **record))
+    if isinstance(verdict, Failed):
+        failed = Announce("Warning", verdict.reason, verdict.message)
+        return (failed, audited("backup", seen.backup, **record))
+    # That a schedule works is in status and metrics: a thousand Events a night of it would hide the others.
+    somebody_waits = LABEL_SCHEDULE not in seen.backup.metadata.labels
+    good = (Announce("Normal", Reason.BACKUP_SUCCEEDED, verdict.message),) if somebody_waits else ()
+    if status["health"] != "Corrupt":
+        return (*good, audited("backup", seen.backup, **record))
+    bad = Announce("Warning", Reason.VERIFICATION_FAILED, status["verification"]["message"])
+    return (*good, bad, audited("backup", seen.backup, **record, health="Corrupt"))
 
 
 def _status(
