@@ -1,4 +1,4 @@
-"""Run the bench, or a part of it: ONLY=pg, repeats, memory, cluster or scale; SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, repeats, memory, cluster, crowd or scale; SIZE in GB of rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 from hack.lab.kubectl import ROOT
 
-from . import cluster, page, postgresql, scale
+from . import cluster, crowd, page, postgresql, scale
 from .figures import Figures
 
-PARTS = ("pg", "repeats", "memory", "cluster", "scale")
+PARTS = ("pg", "repeats", "memory", "cluster", "crowd", "scale")
 
 
 def main() -> int:
@@ -33,6 +33,8 @@ def main() -> int:
         postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
     if "cluster" in parts:
         cluster.measure(figures, options.size, options.runs)
+    if "crowd" in parts:
+        crowd.measure(figures)
     if "scale" in parts:
         scale.measure(figures, options.tenants)
     page.write(figures.write(ROOT / "build" / "bench.json"), ROOT / "docs")

@@ -21,7 +21,7 @@ NAMESPACE = "tenant-backup-bench"
 PASSWORD = "bench"
 API_VERSION = "tenantbackup.dev/v1alpha1"
 _ROWS_PER_GB = 3_760_000  # of 266 bytes
-_AUDIT = STATE / "log" / "audit.log"  # one JSON line for each write to the API, of the local cluster only
+AUDIT = STATE / "log" / "audit.log"  # one JSON line for each write to the API, of the local cluster only
 _OPERATOR = "system:serviceaccount:tenant-backup-system:"
 _QUESTIONS = {
     "leases",
@@ -97,7 +97,7 @@ class Writes:
 
 def _back_up(kubectl: Kubectl, name: str, tenant: str, **wishes: str) -> tuple[float, Writes]:
     """(seconds from apply to the end, writes meanwhile and until all has come to rest)."""
-    begin = _AUDIT.stat().st_size
+    begin = AUDIT.stat().st_size
     started = time.perf_counter()
     spec = {"tenantRef": {"name": tenant}, "storeRef": {"name": "prod"}, **wishes}
     kubectl.apply(
@@ -111,14 +111,14 @@ def _back_up(kubectl: Kubectl, name: str, tenant: str, **wishes: str) -> tuple[f
 
 def _idle_writes() -> float:
     time.sleep(10)  # what was begun comes to rest
-    begin = _AUDIT.stat().st_size
+    begin = AUDIT.stat().st_size
     time.sleep(30)
     return 2.0 * _writes(begin).operator
 
 
 def _writes(begin: int) -> Writes:
     """Count the lines of the audit log from byte `begin` on."""
-    with _AUDIT.open("rb") as log:
+    with AUDIT.open("rb") as log:
         log.seek(begin)
         events = [json.loads(line) for line in log]
     events = [event for event in events if event.get("objectRef", {}).get("resource") not in _QUESTIONS]
@@ -126,14 +126,20 @@ def _writes(begin: int) -> Writes:
     return Writes(len(events), ours)
 
 
-def _operator_rss() -> float:
+def operator_process() -> int:
+    """The process id of the operator, which runs on this machine. Raises RuntimeError when none does."""
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdigit() and b"tenant_backup.controllers" in (
                 process / "cmdline"
             ).read_bytes().split(b"\0"):
-                found = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
-                return float(found[1]) * 1024 if found else 0.0
+                return int(process.name)
         except OSError:
             continue
     raise RuntimeError("no operator runs on this machine: make install")
+
+
+def _operator_rss() -> float:
+    status = Path(f"/proc/{operator_process()}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return float(found[1]) * 1024 if found else 0.0

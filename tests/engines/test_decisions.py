@@ -84,6 +84,28 @@ def test_what_depends_on_something_left_out_is_left_out_too() -> None:
     assert len(toc.sift(entries, toc.Limits(extensions=["postgis"])).kept) == 5
 
 
+def test_only_what_stands_on_one_table_alone_can_be_built_before_the_others_are_loaded() -> None:
+    """Not what calls a function, not what belongs to another table, nothing when names are ambiguous."""
+    listing = """3; 1259 5 TABLE public a tenant
+4; 1259 6 TABLE public b tenant
+5; 1255 7 FUNCTION public f(integer) tenant
+6; 2606 8 CONSTRAINT public a a_pkey tenant
+;\tdepends on: 3 3
+7; 1259 9 INDEX public a_of_f tenant
+;\tdepends on: 3 5
+8; 1259 10 INDEX public b_index tenant
+;\tdepends on: 4
+9; 2606 11 FK CONSTRAINT public a a_b_fkey tenant
+;\tdepends on: 3 4 6
+10; 2606 12 CHECK CONSTRAINT public a a_check tenant
+;\tdepends on: 3
+"""
+    contents = toc.Contents(toc.parse(listing))
+    assert [entry.id for entry in contents.own_indexes("public", "a")] == [6]
+    ambiguous = toc.Contents(toc.parse(listing + "11; 1259 13 TABLE public a b tenant\n"))
+    assert ambiguous.own_indexes("public", "a") == []
+
+
 def test_grants_are_taken_one_by_one_from_a_script() -> None:
     """Names may hold semicolons, quotes and line breaks; psql's commands are no statements."""
     script = '\\restrict x\n-- c;\nSET a = 1;\nGRANT SELECT ON "a;\nb""" TO x;\nREVOKE ALL ON t FROM y;\n\\unrestrict x\n'

@@ -81,7 +81,7 @@ class Script:
         ]
         codec = codec_of(self._encoding)
         entries = toc.without_loose_keys(toc.parse(done.stdout.decode(codec, "surrogateescape")), loose)
-        listing.write_bytes(toc.Contents(entries).lines().encode(codec, "surrogateescape"))
+        listing.write_bytes("".join(entry.line for entry in entries).encode(codec, "surrogateescape"))
         return schema, listing
 
     def _definitions(self, schema: Path, listing: Path, section: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 Order: definitions without constraints; rows, many segments at once, each committed only after its verdict;
 excluded columns; sequences; constraints and indexes; grants; materialized views; statistics; counts.
+A session that finds no rows left to load begins with the indexes of large tables that are complete.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from tenant_backup.engines.postgresql import clients, definitions, excluded, fai
 from tenant_backup.engines.postgresql.definitions import Definitions
 from tenant_backup.engines.postgresql.endpoint import Connection, Endpoint
 from tenant_backup.engines.postgresql.excluded import Gap, Kept
+from tenant_backup.engines.postgresql.toc import Contents, Entry
 
 from . import wire
 
@@ -80,15 +83,16 @@ def load_content(source: Source) -> Loaded:
     with source.connect() as connection:
         schema = _definitions(source, connection)
         contents = schema.contents(definitions.limits(connection, source.catalogue))
-        schema.restore(contents, "pre-data")
+        schema.restore(contents.kept, "pre-data")
         gaps = excluded.open_gaps(connection, source.catalogue["tables"], source.job.exclude_columns)
-        transfer = _Transfer(source)
+        transfer = _Transfer(source, _Indexes(schema, contents, frozenset(gap.full_name for gap in gaps)))
         transfer.run()
         _load_large_objects(source, schema)
         kept = _keep_live(source, connection, gaps)
         told = [*contents.skipped, *excluded.close_gaps(connection, gaps)]
         definitions.set_sequences(connection, source.catalogue["sequences"])
-        schema.restore(contents, "post-data", source.sessions)
+        left = [entry for entry in contents.kept if entry not in transfer.indexed]
+        schema.restore(left, "post-data", source.sessions)
         told += definitions.add_loose_keys(connection, source.catalogue)
         told += definitions.apply_grants(connection, schema.grants(contents))
         told += definitions.refresh(connection, source.catalogue["materializedViews"])
@@ -216,20 +220,43 @@ def _loads(tables: list[dict[str, Any]], sessions: int) -> Iterator[_Load]:
             yield _Load(table, segments, frozen=table["bytes"] >= _WORTH_FREEZING)
 
 
+@dataclass(frozen=True)
+class _Indexes:
+    """What can be built on a table as soon as its rows are complete."""
+
+    schema: Definitions
+    contents: Contents
+    changing: frozenset[str]  # tables whose rows are written once more: an index would be, too
+
+    def of(self, table: dict[str, Any]) -> list[Entry]:
+        """Return them for a table that is worth a program of its own."""
+        if table["bytes"] < _WORTH_FREEZING or table["name"] in self.changing:
+            return []
+        return self.contents.own_indexes(table["schema"], table["table"])
+
+    def build(self, entry: Entry) -> None:
+        """Build one. Raises Failure."""
+        self.schema.restore([entry], "post-data")
+
+
 class _Transfer:
     """All row segments, several at once: each worker has its own connection to `open` and to the server."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, indexes: _Indexes) -> None:
+        self._source, self._indexes = source, indexes
+        self.indexed: set[Entry] = set()
+        self._to_index: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         self._waiting: queue.SimpleQueue[_Load] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._failure: Failure | None = None
         self._by_table: dict[str, int] = {}
+        self._left: Counter[str] = Counter()  # loads of each table that are not committed
         self.bytes = 0
         # More of them than cores would only take the processor from each other.
         self._sessions = min(source.sessions, max(2, os.cpu_count() or 1))
         for load in _loads(source.catalogue["tables"], self._sessions):
             self._waiting.put(load)
+            self._left[load.table["name"]] += 1
 
     @property
     def rows(self) -> int:
@@ -280,7 +307,25 @@ class _Transfer:
     def _work(self) -> None:
         with _opened() as peer, self._source.connect() as connection, contextlib.suppress(queue.Empty):
             while self._failure is None:
-                self._load(peer, connection, self._waiting.get_nowait())
+                load = self._waiting.get_nowait()
+                self._load(peer, connection, load)
+                self._loaded(load)
+        self._index()
+
+    def _loaded(self, load: _Load) -> None:
+        with self._lock:
+            self._left[load.table["name"]] -= 1
+            complete = not self._left[load.table["name"]]
+        for entry in self._indexes.of(load.table) if complete else ():
+            self._to_index.put(entry)
+
+    def _index(self) -> None:
+        """Build indexes as long as others load rows; what is left then is built by all sessions together."""
+        with contextlib.suppress(queue.Empty):
+            while self._failure is None and self._left.total() > 0:
+                entry = self._to_index.get_nowait()
+                self._indexes.build(entry)
+                self.indexed.add(entry)
 
     def _load(self, peer: _Peer, connection: Connection, load: _Load) -> None:
         """Load some segments of a table; commit only after `open` and server agree on each."""

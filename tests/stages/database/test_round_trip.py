@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tenant_backup.contract.results import Result, encode
-from tenant_backup.engines.postgresql import ranges
+from tenant_backup.engines.postgresql import names, ranges
+from tenant_backup.stages import load, load_content
+from tests.engines.peer import OpenPeer
 from tests.engines.server import Server
 from tests.stages.database.jobs import dumped, loaded, restore
 
@@ -45,6 +48,7 @@ def test_one_of_everything_comes_back_the_same(
     """Schema by pg_dump, rows by a server-side hash, sequences and large objects by value."""
     monkeypatch.setattr(ranges, "RANGE_BLOCKS", 4)
     monkeypatch.setattr(ranges, "_SMALLEST", 2)
+    monkeypatch.setattr(load_content, "_WORTH_FREEZING", 1)
     kept = dumped(server, torture)
     facts = loaded(kept, restore(server, torture, f"{torture}_copy"))
     copy = f"{torture}_copy"
@@ -55,6 +59,36 @@ def test_one_of_everything_comes_back_the_same(
     assert len(kept.segments) > len(kept.catalogue["tables"]) + 2  # tables were cut into ranges
     assert (facts["check"], facts["skipped"]) == ({"rowsMatch": True, "constraintsValid": True}, [])
     assert len(encode(Result(True, facts))) <= 2048
+
+
+@pytest.mark.usefixtures("pod")
+def test_indexes_are_built_while_other_tables_are_still_loading(
+    server: Server, new_database: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the long table come only when the short one has its key; the rest is built afterwards."""
+    monkeypatch.setattr(load_content, "_WORTH_FREEZING", 1)
+    name = new_database(
+        "SET ROLE tenant; CREATE TABLE long AS SELECT i, md5(i::text) x FROM generate_series(1, 5000) i;"
+        "ALTER TABLE long ADD PRIMARY KEY (i); CREATE INDEX ON long (x);"
+        "CREATE TABLE short (i int PRIMARY KEY REFERENCES long); INSERT INTO short SELECT generate_series(1, 9)"
+    )
+    kept, job = dumped(server, name), restore(server, name, f"{name}_copy")
+    side = names.side_database(job.target_database, job.uid)
+    keys = "SELECT conname FROM pg_constraint WHERE contype IN ('p', 'f') AND connamespace = 'public'::regnamespace"
+    (long,) = (table for table in kept.catalogue["tables"] if table["table"] == "long")
+    seen: list[object] = []
+
+    def until_the_key_is_there(segment: str) -> None:
+        deadline = time.monotonic() + 30
+        while segment in long["segments"] and not seen and time.monotonic() < deadline:
+            seen.extend(server.sql(keys, side))
+
+    peer = OpenPeer(kept, on_segment=until_the_key_is_there)
+    load.run(job)
+    peer.close()
+    assert seen == [("short_pkey",)]
+    assert server.pg_dump(name, "--schema-only") == server.pg_dump(f"{name}_copy", "--schema-only")
+    assert server.fingerprint(name) == server.fingerprint(f"{name}_copy")
 
 
 @pytest.mark.usefixtures("pod")

@@ -50,9 +50,9 @@ class Definitions:
             )
         return sift(parse(done.stdout.decode(self.codec, "surrogateescape")), limits)
 
-    def restore(self, contents: Contents, section: str, jobs: int = 1) -> None:
-        """Restore one section (pre-data or post-data) without owners and grants. Raises Failure."""
-        with self._list(contents.kept) as path:
+    def restore(self, entries: list[Entry], section: str, jobs: int = 1) -> None:
+        """Restore these of one section (pre-data or post-data) without owners and grants. Raises Failure."""
+        with self._list(entries) as path:
             flags = [f"--section={section}", f"--use-list={path}", f"--jobs={jobs}"]
             command = [*self._command(), *flags, str(self.file)]
             child = clients.start(command, subprocess.DEVNULL)
@@ -89,8 +89,9 @@ class Definitions:
         return [self.program, *flags, *stop, "-d", self.endpoint.conninfo()]
 
     def _list(self, entries: list[Entry]) -> _ListFile:
-        text = Contents(entries).lines().encode(self.codec, "surrogateescape")
-        return _ListFile(self.file.with_suffix(".list"), text)
+        text = "".join(entry.line for entry in entries).encode(self.codec, "surrogateescape")
+        first = entries[0].id if entries else 0  # tells lists apart that are in use at once
+        return _ListFile(self.file.with_suffix(f".{first}.list"), text)
 
     def _finish(self, child: subprocess.Popen[bytes], what: str) -> None:
         said = clients.complaints(child)

@@ -43,6 +43,11 @@ class Entry:
     text: str
     depends_on: frozenset[int] = frozenset()
 
+    @property
+    def line(self) -> str:
+        """Its line for `pg_restore --use-list`."""
+        return f"{self.id}; {self.catalogue} {self.oid} {self.text}\n"
+
     def is_a(self, kinds: Collection[str]) -> bool:
         """Whether the entry is of one of these types."""
         return any(self.text.startswith(f"{kind} ") for kind in kinds)
@@ -66,9 +71,16 @@ class Contents:
     kept: list[Entry] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def lines(self) -> str:
-        """The file for `pg_restore --use-list`."""
-        return "".join(f"{entry.id}; {entry.catalogue} {entry.oid} {entry.text}\n" for entry in self.kept)
+    def own_indexes(self, schema: str, table: str) -> list[Entry]:
+        """Return the indexes and keys of a table that stand on nothing but the table."""
+        found = [entry.id for entry in self.kept if entry.text.startswith(f"TABLE {schema} {table} ")]
+        if len(found) != 1:  # names may contain spaces: `a` begins like `a b`
+            return []
+        return [
+            entry
+            for entry in self.kept
+            if entry.is_a(("INDEX", "CONSTRAINT")) and entry.depends_on == frozenset(found)
+        ]
 
     def other_owners(self, owner: str) -> Counter[str]:
         """Count the objects that belonged to somebody else, by that role."""
