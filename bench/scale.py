@@ -7,7 +7,6 @@ the machine with etcd, the API server and the Job controller, so its seconds are
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 import time
 import uuid
@@ -33,6 +32,7 @@ from tests.operator.crowd import (
     until_succeeded,
 )
 from tests.operator.node import Node
+from tests.operator.processes import Process
 
 from .figures import Figures
 
@@ -97,7 +97,7 @@ def _measure(figures: Figures, space: Space, tenants: int) -> None:
     figures.add("start_writes_10k", "count", [float(writes)])
 
 
-def _drain(figures: Figures, space: Space, operator: subprocess.Popen[bytes], tenants: int) -> None:
+def _drain(figures: Figures, space: Space, operator: Process, tenants: int) -> None:
     """One slot of a schedule, with a SIGKILL in the middle: none missed, none doubled, no budget exceeded."""
     before, began = len(space.writes), time.monotonic()
     with Runs(space) as runs:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from hack.lab.kubectl import ROOT
 from tests.operator.control_plane import Api, control_plane
+from tests.operator.processes import Process, Start, forked, fresh
 
 GROUP = "/apis/tenantbackup.dev/v1alpha1"
 PLURALS = {
@@ -43,7 +41,8 @@ class Space:
     api: Api
     name: str
     folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    start: Start = fresh
+    processes: list[Process] = field(default_factory=list)
 
     def path(self, kind: str, name: str = "") -> str:
         """The path of our kinds."""
@@ -80,7 +79,7 @@ class Space:
             found = true()
             if found:
                 return found
-            time.sleep(0.05)
+            time.sleep(0.1)
         log = self.log.read_text()[-4000:] if self.log.exists() else ""
         pytest.fail(f"it did not come true within {seconds} s that {what}\n{log}")
 
@@ -108,7 +107,7 @@ class Space:
 
     def operator(
         self, crash_at: str = "never:0", metrics: str = "", ahead: float = 0, **settings: str
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a real operator process for this namespace.
 
         `metrics` is the URL to serve them at, `ahead` by how many seconds its clock is, `settings` are further
@@ -116,7 +115,6 @@ class Space:
         """
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT}/operator:{ROOT}",
             "KUBECONFIG": str(self.api.kubeconfig),
             "TENANT_BACKUP_RUNNER_IMAGE": "runner:test",
             "TENANT_BACKUP_NAMESPACES": self.name,
@@ -127,25 +125,26 @@ class Space:
             "AHEAD": str(ahead),
             **settings,
         }
-        command = [sys.executable, str(ROOT / "tests/operator/crashing.py")]
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = self.start(environment, self.log)
         self.processes.append(process)
         return process
 
     def close(self) -> None:
-        """Stop what was started."""
+        """Stop what was started.
+
+        The namespace stays: nobody is left to take finalizers away, and a namespace that cannot go is tried again
+        and again, which was most of what the API server had to do.
+        """
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         for process in self.processes:
             process.wait(20)
-        self.api.call("DELETE", f"/api/v1/namespaces/{self.name}")
 
 
 @pytest.fixture
 def new_space(api: Api, tmp_path: Path) -> Iterator[Callable[[], Space]]:
-    """Make namespaces; they go away after the test."""
+    """Make namespaces with operators that start in a moment and end with the test."""
     made: list[Space] = []
 
     def make() -> Space:
@@ -154,7 +153,7 @@ def new_space(api: Api, tmp_path: Path) -> Iterator[Callable[[], Space]]:
         api.do("POST", "/api/v1/namespaces", body)
         folder = tmp_path / name
         folder.mkdir()
-        made.append(Space(api, name, folder))
+        made.append(Space(api, name, folder, forked))
         return made[-1]
 
     yield make

@@ -44,8 +44,10 @@ class Api:
         """A kubeconfig of an administrator."""
         return self.folder / "kubeconfig"
 
-    def call(self, method: str, path: str, body: Any = None, **query: str) -> requests.Response:
-        """Send one request and return the answer, whatever it is."""
+    def call(
+        self, method: str, path: str, body: Any = None, *, stream: bool = False, **query: str
+    ) -> requests.Response:
+        """Send one request and return the answer, whatever it is; `stream` leaves its body to be read."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         return _session().request(
             method,
@@ -55,6 +57,7 @@ class Api:
             headers={"Authorization": f"Bearer {_TOKEN}", "Content-Type": kind},
             verify=str(self.folder / "ca.crt"),
             timeout=30,
+            stream=stream,
         )
 
     def do(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from kubernetes.aio.config import kube_config
 
 from tenant_backup.cluster import Cluster
 from tenant_backup.cluster.api_server import ApiServer
@@ -21,10 +23,6 @@ from tenant_backup.controllers.look import Look
 from tenant_backup.controllers.operator import run
 from tenant_backup.controllers.settings import Configuration
 from tenant_backup.telemetry.logs import configure
-
-WHEN, NUMBER, *ENDING = os.environ.get("CRASH_AT", "never:-1").split(":")
-WRITES = Path(os.environ["WRITES"])
-AHEAD = timedelta(seconds=float(os.environ.get("AHEAD", "0")))
 
 
 class CrashingApiServer(ApiServer):
@@ -36,26 +34,27 @@ class CrashingApiServer(ApiServer):
         changes_nothing = method == "GET" or (rest and ("dryRun", "All") in (rest[0] or ()))
         if changes_nothing:
             return await super()._send(method, path, *rest)
-        counts = not ENDING or (method == "POST" and path.endswith(ENDING[0]))
+        when, at, *ending = os.environ["CRASH_AT"].split(":")
+        counts = not ending or (method == "POST" and path.endswith(ending[0]))
         CrashingApiServer.count += counts
         number = CrashingApiServer.count if counts else 0
-        self._die("before", number)
-        with WRITES.open("a") as log:  # noqa: ASYNC230 - the line must be there before the request
+        _die((when, int(at)) == ("before", number))
+        with Path(os.environ["WRITES"]).open("a") as log:  # noqa: ASYNC230 - must be there before the request
             log.write(f"{method} {path}\n")
         try:
             return await super()._send(method, path, *rest)
         finally:
-            self._die("after", number)
+            _die((when, int(at)) == ("after", number))
 
-    @staticmethod
-    def _die(when: str, number: int) -> None:
-        if (when, number) == (WHEN, int(NUMBER)):
-            os.kill(os.getpid(), signal.SIGKILL)
+
+def _die(it_is_time: bool) -> None:
+    if it_is_time:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def now() -> datetime:
     """The time of this operator's decisions."""
-    return datetime.now(UTC) + AHEAD
+    return datetime.now(UTC) + timedelta(seconds=float(os.environ["AHEAD"]))
 
 
 async def connect() -> Cluster:
@@ -63,8 +62,24 @@ async def connect() -> Cluster:
     return await CrashingApiServer.connect()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the operator until it is told to stop."""
     Look.now = staticmethod(now)  # type: ignore[method-assign]
     configuration = Configuration.from_environment(os.environ)
     configure(configuration.log_level)
-    sys.exit(asyncio.run(run(configuration, connect)))
+    asyncio.run(run(configuration, connect))
+
+
+def forked(environment: Mapping[str, str], log: str) -> None:
+    """Be a process of one's own after a fork: with this environment, and this file for what is said."""
+    os.environ.clear()
+    os.environ.update(environment)
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]  # read when it was imported
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    main()
+
+
+if __name__ == "__main__":
+    main()

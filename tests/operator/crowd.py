@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ import requests
 from tenant_backup.controllers.watching import TALLY
 from tests.operator.conftest import Space
 from tests.operator.node import Node
+from tests.operator.processes import Process
 from tests.operator.test_end_to_end import RECIPIENT, STORE
 
 WHEN = "2026-01-01T00:00:00Z"
@@ -187,7 +187,7 @@ class Runs(Watch):
         return dict(most)
 
 
-def until_idle(process: subprocess.Popen[bytes], quiet: float = 2, seconds: float = 120) -> float:
+def until_idle(process: Process, quiet: float = 2, seconds: float = 120) -> float:
     """Wait until the process has used no CPU time to speak of for `quiet` seconds; return when that began."""
     started, since, used = time.monotonic(), time.monotonic(), cpu_seconds(process)
     while time.monotonic() < started + seconds:
@@ -200,13 +200,13 @@ def until_idle(process: subprocess.Popen[bytes], quiet: float = 2, seconds: floa
     raise TimeoutError(f"it was still busy after {seconds} s")
 
 
-def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+def cpu_seconds(process: Process) -> float:
     """The CPU time a process has used."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def memory(process: subprocess.Popen[bytes], field: str) -> float:
+def memory(process: Process, field: str) -> float:
     """A line of a process's memory in bytes: VmRSS now, VmHWM at most so far."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     found = next(line for line in lines if line.startswith(f"{field}:"))

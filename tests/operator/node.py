@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from tenant_backup.contract.results import Result, encode
@@ -51,6 +52,7 @@ class Node:
         self._answer = answer
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._lock = threading.Lock()
         self.ran: Counter[str] = Counter()
         self._done: set[str] = set()
 
@@ -60,15 +62,29 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self._stop.set()
-        self._thread.join()
+        """End no more pods; the thread follows when its watch is over."""
+        with self._lock:
+            self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(0.05):
-            for pod in self._api.items(self._path, fieldSelector="status.phase=Pending"):
-                if pod["metadata"]["uid"] not in self._done and "deletionTimestamp" not in pod["metadata"]:
-                    self._end(pod)
+        # Each watch begins with what is there, so whatever one of them missed is seen a second later.
+        while not self._stop.is_set():
+            for line in self._lines():
+                event = json.loads(line)
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    with self._lock:
+                        self._see(event["object"])
+
+    def _lines(self) -> Iterator[bytes]:
+        query = {"watch": "true", "fieldSelector": "status.phase=Pending", "timeoutSeconds": "1"}
+        with self._api.call("GET", self._path, stream=True, **query) as answer:
+            assert answer.ok, answer.text
+            yield from answer.iter_lines()
+
+    def _see(self, pod: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        if not (self._stop.is_set() or metadata["uid"] in self._done or "deletionTimestamp" in metadata):
+            self._end(pod)
 
     def _end(self, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]

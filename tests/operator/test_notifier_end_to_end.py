@@ -17,6 +17,7 @@ from tests.chart.conftest import rendered
 from tests.operator.conftest import Space
 from tests.operator.control_plane import OPERATOR_TOKEN
 from tests.operator.node import Node
+from tests.operator.processes import Process
 from tests.operator.receivers import PASSWORD, SIGNING, USERNAME, Authority, Web, smtp, web
 from tests.operator.test_end_to_end import BACKUP, three_objects
 
@@ -29,7 +30,7 @@ ACCOUNT = "tenant-backup-system:tenant-backup-operator"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
-def operator(space: Space, crash_at: str = "never:0", **settings: str) -> subprocess.Popen[bytes]:
+def operator(space: Space, crash_at: str = "never:0", **settings: str) -> Process:
     """Start an operator that may reach receivers on loopback, but not the cloud's metadata."""
     allowed = {"TENANT_BACKUP_REFUSED_NETWORKS": "169.254.0.0/16", "TENANT_BACKUP_SERVICE_ACCOUNT": ACCOUNT}
     return space.operator(crash_at, **allowed, **settings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenant_backup.decisions.instants import rfc3339
 from tests.operator.conftest import Space
 from tests.operator.node import Node
+from tests.operator.processes import Process
 from tests.operator.test_end_to_end import BACKUP, TENANT
 
 POINT = timedelta(hours=1)
@@ -26,7 +26,7 @@ def ready_tenant(space: Space) -> datetime:
     return datetime.fromisoformat(tenant["metadata"]["creationTimestamp"]) + POINT
 
 
-def stop(operator: subprocess.Popen[bytes]) -> None:
+def stop(operator: Process) -> None:
     operator.send_signal(signal.SIGTERM)
     operator.wait(20)
 
