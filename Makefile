@@ -100,7 +100,7 @@ test: packages setup verify cluster-up images $(if $(PYTEST_ARGS),,test-cluster-
 test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
 	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster
 
-bench: packages setup install  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
+bench: packages setup  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
 	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/bench.txt
 	$(PYTHON) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZE),--size $(SIZE))
 

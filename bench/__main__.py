@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
 from hack.lab.kubectl import ROOT
+from hack.localcluster import builds
 
 from . import cluster, crowd, page, postgresql, scale
 from .figures import Figures
 
-PARTS = ("pg", "repeats", "memory", "cluster", "crowd", "scale")
+ALONE = ("pg", "repeats", "memory", "scale")  # with nothing else on the machine
+ON_THE_CLUSTER = ("cluster", "crowd")
+PARTS = (*ALONE, *ON_THE_CLUSTER)
 
 
 def main() -> int:
@@ -25,18 +29,23 @@ def main() -> int:
     options = parser.parse_args()
     parts = [options.only] if options.only else PARTS
     figures = Figures()
+    if set(parts) & set(ALONE):
+        subprocess.run([sys.executable, "-m", "hack.localcluster", "down"], cwd=ROOT, check=True)
+        builds.ensure((builds.ETCD, builds.KUBERNETES))
     if "pg" in parts:
         postgresql.measure_full_and_restore(figures, options.size, options.runs)
     if "repeats" in parts:
         postgresql.measure_repeats(figures, options.size, options.runs)
     if "memory" in parts:
         postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
+    if "scale" in parts:
+        scale.measure(figures, options.tenants)
+    if set(parts) & set(ON_THE_CLUSTER):
+        subprocess.run(["make", "-s", "install"], cwd=ROOT, check=True)
     if "cluster" in parts:
         cluster.measure(figures, options.size, options.runs)
     if "crowd" in parts:
         crowd.measure(figures)
-    if "scale" in parts:
-        scale.measure(figures, options.tenants)
     page.write(figures.write(ROOT / "build" / "bench.json"), ROOT / "docs")
     print("written to build/bench.json and docs/performance.md")
     return 0

@@ -56,14 +56,14 @@ def _prepare(kubectl: Kubectl) -> None:
 
 
 def _names() -> Iterator[str]:
-    return (f"tenant-{number:02}" for number in range(TENANTS))
+    return (f"tenant{number:02}" for number in range(TENANTS))
 
 
 def _tenant(server: Postgres, name: str, recipient: str) -> dict[str, Any]:
     database = {
         "engine": "PostgreSQL",
         "host": server.host,
-        "name": name.replace("-", "_"),
+        "name": name,
         "credentialsSecretRef": {"name": "db"},
     }
     spec = {"database": database, "encryption": {"recipients": [recipient]}}

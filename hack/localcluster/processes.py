@@ -20,10 +20,14 @@ from .settings import STATE
 MARK = "TENANT_BACKUP_CLUSTER_PART"
 
 
+# Memory is cheaper here than processor time: Go's collector runs a quarter as often.
+LAZY = {"GOGC": "400"}
+
+
 def start(part: str, command: list[str], path: str | None = None) -> None:
     """Start a part of the node in the background; its output goes to a log file."""
     log = STATE / "log" / f"{part}.log"
-    environment = {"PATH": path or "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(STATE), MARK: part}
+    environment = {"PATH": path or "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(STATE), **LAZY, MARK: part}
     with log.open("ab") as output:
         subprocess.Popen(
             command,

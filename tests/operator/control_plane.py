@@ -22,6 +22,7 @@ import requests
 
 from hack.lab.kubectl import ROOT
 from hack.localcluster.builds import ETCD, KUBERNETES
+from hack.localcluster.processes import LAZY
 
 _TOKEN = "admin-of-the-test"
 OPERATOR_TOKEN = "operator-of-the-test"  # of the chart's service account, without any right
@@ -189,7 +190,7 @@ def _openssl(folder: Path, *arguments: str) -> None:
 def _process(folder: Path, name: str, command: list[str]) -> Iterator[None]:
     with (folder / f"{name}.log").open("wb") as log:
         child = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, env={"PATH": os.environ["PATH"]}
+            command, stdout=log, stderr=log, cwd=folder, env={"PATH": os.environ["PATH"], **LAZY}
         )
         try:
             yield
