@@ -8,8 +8,9 @@ from typing import Any
 
 from tenant_backup.api import Tenant
 from tenant_backup.api.references import FINALIZER
-from tenant_backup.cluster import BACKUP, RESTORE, SECRET, TENANT, AlreadyExists, Cluster, Object, Rejected
+from tenant_backup.cluster import BACKUP, RESTORE, SECRET, TENANT, AlreadyExists, Object, Rejected
 from tenant_backup.decisions.described import trusted_keys
+from tenant_backup.decisions.instants import rfc3339
 from tenant_backup.decisions.names import key_secret
 from tenant_backup.decisions.observed import KeyState, TenantSeen
 
@@ -24,7 +25,6 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
     status = document.get("status", {})
     if tenant.metadata.deletion_timestamp:
         return await _leaving(look, tenant, status)
-    restores = await _succeeded(look.cluster, namespace, name)
     keys = await key_state(look, namespace, status, now)
     return TenantSeen(
         tenant=tenant,
@@ -35,7 +35,7 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
         platform=await look.platform(),
         backups=tuple(look.roster.of_tenant(namespace, name)),
         schedules=frozenset(one.name for one in look.roster.schedules(namespace)),
-        last_restore=max(restores, key=lambda item: item[1], default=None),
+        last_restore=_last_restore(look, namespace, name),
     )
 
 
@@ -58,15 +58,17 @@ async def _leaving(look: Look, tenant: Tenant, status: Mapping[str, Any]) -> Ten
     )
 
 
-async def _succeeded(cluster: Cluster, namespace: str, tenant: str) -> list[tuple[str, str]]:
-    """Return name and completedAt of the tenant's restores that succeeded."""
-    selector = f"spec.target.tenantRef.name={tenant},status.state=Succeeded"
-    found = await cluster.list(RESTORE, namespace, fields=selector)
-    return [
-        (item["metadata"]["name"], item["status"]["completedAt"])
-        for item in found
-        if "completedAt" in item["status"] and "deletionTimestamp" not in item["metadata"]
+def _last_restore(look: Look, namespace: str, tenant: str) -> tuple[str, str] | None:
+    """Return name and completedAt of the tenant's newest restore that succeeded."""
+    found = [
+        (one.completed, one.name)
+        for one in look.roster.restores(namespace)
+        if one.tenant == tenant and one.state == "Succeeded" and one.completed
     ]
+    if not found:
+        return None
+    completed, name = max(found)
+    return name, rfc3339(completed)
 
 
 async def key_state(look: Look, namespace: str, status: Mapping[str, Any], now: datetime) -> KeyState:
