@@ -52,6 +52,10 @@ INSERT INTO `ids` VALUES ('123e4567-e89b-12d3-a456-426655440000', '192.0.2.1', '
 -- Keys: composite, none, negative, unsigned; generated and invisible columns; partitions; empty tables.
 CREATE TABLE `pairs` (a int, b varchar(20), c int, PRIMARY KEY (b, a), KEY (c));
 INSERT INTO `pairs` SELECT seq MOD 7, concat('k', seq), -seq FROM seq_1_to_100;
+CREATE TABLE `prefixed` (a text, b int, PRIMARY KEY (a(5)));
+INSERT INTO `prefixed` SELECT concat(char(97 + seq), repeat('x', seq)), seq FROM seq_1_to_20;
+CREATE TABLE `descending` (a int, b int, PRIMARY KEY (a DESC, b));
+INSERT INTO `descending` SELECT seq MOD 5, -seq FROM seq_1_to_50;
 CREATE TABLE `keyless` (a int, b text);
 INSERT INTO `keyless` SELECT seq MOD 3, 'same' FROM seq_1_to_50;
 CREATE TABLE `computed` (

@@ -75,7 +75,7 @@ class Administrator:
     def create(self, database: str, like: dict[str, Any], mark: str) -> None:
         """Create an empty database; the same statement marks it: it is never without. Raises Failure."""
         comment = literal(with_mark(like["comment"], mark))
-        kind = f"CHARACTER SET {like['characterSet']} COLLATE {like['collation']}"
+        kind = f"CHARACTER SET {literal(like['characterSet'])} COLLATE {literal(like['collation'])}"
         self.run(f"CREATE DATABASE {quoted(database)} {kind} COMMENT {comment}")
 
     def note(self, database: str, comment: str | None, mark: str) -> None:

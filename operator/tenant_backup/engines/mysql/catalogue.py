@@ -15,10 +15,9 @@ from .inventory import Table
 FORMAT = 1
 
 
-def describe(  # noqa: PLR0913, PLR0917 - all that a catalogue says
+def describe(
     connection: Connection,
     database: str,
-    version: str,
     choices: list[Choice[Table]],
     policy: Policy,
     taken_at: datetime,
@@ -30,7 +29,7 @@ def describe(  # noqa: PLR0913, PLR0917 - all that a catalogue says
     loose = loose_foreign_keys(choices, inventory.foreign_keys(connection, database, tables))
     return {
         "format": FORMAT,
-        "server": {"engine": "MariaDB", "version": version},
+        "server": {"engine": "MariaDB", "version": connection.version},
         "snapshotAt": taken_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "consistency": "PerTable" if elsewhere else "Snapshot",
         "database": {"name": database, **{key: value for key, value in found.items() if key != "mark"}},

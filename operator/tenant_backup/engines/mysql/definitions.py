@@ -17,7 +17,7 @@ from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
 
-from . import failures
+from . import failures, versions
 from .endpoint import Connection, Row, encoded
 from .names import account, granted, literal, quoted
 
@@ -223,8 +223,7 @@ def _owned(kind: str, name: str, sql: str, settings: dict[str, str]) -> Definiti
 
 def _kept_back(connection: Connection, database: str, what: str) -> Failure:
     who = account(str(connection.scalar("SELECT CURRENT_USER()")))
-    version = str(connection.scalar("SELECT VERSION()"))
-    newer = tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= (11, 3)
+    newer = versions.major(connection.version) >= (11, 3)
     right = f"SHOW CREATE ROUTINE ON {granted(database)}.*" if newer else "SELECT ON `mysql`.`proc`"
     message = f"the server does not show the text of {what} to {who}; run: GRANT {right} TO {who}"
     return Failure(Reason.PERMISSION_DENIED, message)

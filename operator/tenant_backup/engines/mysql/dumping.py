@@ -97,10 +97,9 @@ def reading(job: Backup) -> Iterator[Reading]:
     name = job.database.name
     try:
         with server_of(job).connect(name, session.for_reading()) as leader:
-            version = inventory.server_version(leader)
             held = snapshot.take(leader, name, lambda tables: check(leader, name, tables, policy))
             choices = selection.choose(held.tables, policy)
-            described = catalogue.describe(leader, name, version, choices, policy, held.at)
+            described = catalogue.describe(leader, name, choices, policy, held.at)
             sequences = [item["name"] for item in described["sequences"]]
             found = definitions.read(leader, name, [table.name for table in held.tables], sequences)
             sizes = inventory.sizes(leader, name)

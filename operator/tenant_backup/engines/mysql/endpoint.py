@@ -20,7 +20,7 @@ from tenant_backup.contract.job import Database
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching
 
-from . import failures
+from . import failures, versions
 
 PATIENCE = 15.0  # seconds a server may take to come up before it counts as unreachable
 _CONNECT_TIMEOUT = 5  # seconds for one try
@@ -45,6 +45,7 @@ class Connection:
     def __init__(self, raw: Any) -> None:
         """Take over a connection of the client library."""
         self.raw = raw
+        self.version = ""  # of the server, as people write it
         # Of our own: the library closes its descriptor when the server is gone, and the number is reused.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
         # A server that vanished without a word is noticed within half a minute of silence.
@@ -114,6 +115,7 @@ class Endpoint:
         """
         connection = self._opened({**self._arguments(database), "local_infile": int(sends_files)})
         try:
+            connection.version = versions.supported(str(connection.raw.get_server_info()))
             self._refuse_clear_text(connection)
             for statement in settings:
                 connection.run(statement)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,6 @@ from tenant_backup.engines.selection import Choice, shown
 from .endpoint import Connection
 from .names import literal, quoted
 
-_OLDEST = (10, 11)
 # Tables whose rows are in them, all of them, and which anybody may create.
 _ENGINES = frozenset({"InnoDB", "MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "BLACKHOLE"})
 _SNAPSHOT_ENGINES = frozenset({"InnoDB", "BLACKHOLE"})
@@ -77,7 +75,7 @@ SELECT table_name, column_name, data_type, character_octet_length, is_nullable,
 FROM information_schema.COLUMNS WHERE table_schema = {database} ORDER BY table_name, ordinal_position
 """
 _KEYS = """
-SELECT table_name, column_name FROM information_schema.STATISTICS
+SELECT table_name, column_name, collation, sub_part FROM information_schema.STATISTICS
 WHERE table_schema = {database} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
 """
 _SEQUENCES = """
@@ -117,6 +115,15 @@ class Column:
 
 
 @dataclass(frozen=True)
+class KeyPart:
+    """One column of a primary key; not `whole`: only the beginning of its values."""
+
+    column: str
+    descending: bool
+    whole: bool
+
+
+@dataclass(frozen=True)
 class Table:
     """One table that holds rows; `oid` is its place in the listing."""
 
@@ -127,7 +134,20 @@ class Table:
     engine: str
     details: tuple[Column, ...]
     generated: tuple[str, ...]
-    primary_key: tuple[str, ...]
+    key: tuple[KeyPart, ...]
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """See selection.Table."""
+        return tuple(part.column for part in self.key)
+
+    @property
+    def order(self) -> str:
+        """How InnoDB keeps the rows, as SQL; empty where that is not an order of columns."""
+        if self.engine != "InnoDB" or not self.key or not all(part.whole for part in self.key):
+            return ""
+        listed = ", ".join(quoted(part.column) + " DESC" * part.descending for part in self.key)
+        return f" FORCE INDEX (PRIMARY) ORDER BY {listed}"
 
     @property
     def full_name(self) -> str:
@@ -177,9 +197,9 @@ class ForeignKey:
 def tables(connection: Connection, database: str) -> list[Table]:
     """List the database's tables in a stable order, without views and sequences."""
     columns, generated = _columns(connection, database)
-    keys: dict[str, list[str]] = defaultdict(list)
-    for table, column in connection.rows(_in(_KEYS, database)):
-        keys[str(table)].append(str(column))
+    keys: dict[str, list[KeyPart]] = defaultdict(list)
+    for table, column, collation, length in connection.rows(_in(_KEYS, database)):
+        keys[str(table)].append(KeyPart(str(column), collation == "D", length is None))
     listed = sorted(connection.rows(_in(_TABLES, database)), key=lambda row: str(row[0]))
     return [
         Table(
@@ -190,7 +210,7 @@ def tables(connection: Connection, database: str) -> list[Table]:
             engine=str(engine),
             details=tuple(columns[str(name)]),
             generated=tuple(generated[str(name)]),
-            primary_key=tuple(keys[str(name)]),
+            key=tuple(keys[str(name)]),
         )
         for place, (name, kind, engine, _) in enumerate(listed)
     ]
@@ -224,12 +244,10 @@ def refuse_unsupported(tables: list[Table]) -> None:
 def select(choice: Choice[Table]) -> str:
     """The query that reads a table's rows; a value that is excluded is not even selected.
 
-    In the order of the primary key, in which InnoDB keeps them: the same from run to run, and no sorting.
+    In the order in which InnoDB keeps them: the same from run to run, and no sorting.
     """
     columns = ", ".join(column.selected for column in choice.table.details if column.name in choice.columns)
-    key = ", ".join(quoted(name) for name in choice.table.primary_key)
-    order = f" ORDER BY {key}" if key and choice.table.engine == "InnoDB" else ""
-    return f"SELECT {columns} FROM {choice.table.sql}{order}"  # noqa: S608 - quoted names
+    return f"SELECT {columns} FROM {choice.table.sql}{choice.table.order}"  # noqa: S608 - quoted names
 
 
 def widest(choice: Choice[Table]) -> int:
@@ -272,26 +290,6 @@ def properties(connection: Connection, database: str) -> dict[str, Any] | None:
         "comment": without_mark(comment),
         "mark": comment or "",
     }
-
-
-def server_version(connection: Connection) -> str:
-    """Return the server's version as people write it, such as 10.11.6. Raises Failure for other servers."""
-    said = str(connection.scalar("SELECT VERSION()"))
-    if "MariaDB" not in said:
-        message = f"spec.database.engine says MariaDB, and the server is {said}; MySQL is not supported yet"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-    found = re.search(r"\d+\.\d+\.\d+", said.removeprefix("5.5.5-"))
-    version = found[0] if found else said
-    if major(version) < _OLDEST:
-        message = f"the server is MariaDB {version}; 10.11 is the oldest that is supported"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-    return version
-
-
-def major(version: str) -> tuple[int, int]:
-    """Return the first two numbers of a version: what decides about compatibility."""
-    first, second = version.split(".")[:2]
-    return int(first), int(second)
 
 
 def _columns(connection: Connection, database: str) -> tuple[dict[str, list[Column]], dict[str, list[str]]]:

@@ -20,11 +20,10 @@ def look(job: Preflight) -> dict[str, Any]:
     name = job.database.name
     try:
         with server_of(job).connect(name, session.for_reading()) as connection:
-            version = inventory.server_version(connection)
             tables = inventory.tables(connection, name)
             check(connection, name, tables, policy)
             size = sum(inventory.sizes(connection, name).values())
-            return {"version": version, "sizeBytes": size, "tables": len(tables)}
+            return {"version": connection.version, "sizeBytes": size, "tables": len(tables)}
     except Error as error:
         what = "looking into the database"
         raise failures.of_error(error, Reason.DATABASE_UNREACHABLE, what) from error

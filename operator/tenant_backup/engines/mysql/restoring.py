@@ -22,7 +22,7 @@ from tenant_backup.engines.handles import handle
 from tenant_backup.engines.seam import Contents
 
 from . import catalogue as catalogues
-from . import definitions, endpoint, failures, grants, inventory, names, session
+from . import definitions, endpoint, failures, grants, names, session, versions
 from .administrator import Administrator, administer
 from .content import Content, load_rows
 from .definitions import Definition
@@ -59,7 +59,7 @@ def restore(job: Restore, contents: Contents) -> dict[str, Any]:
 def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
-    _refuse_unsupported(catalogue, inventory.server_version(admin.connection))
+    _refuse_unsupported(catalogue, admin.connection.version)
     target = job.target_database
     mark = admin.mark(target)
     if mark == _mark("restored", job):
@@ -87,7 +87,7 @@ def _refuse_unsupported(catalogue: dict[str, Any], server: str) -> None:
         message = f"the backup's catalogue has format {catalogue['format']}; use a newer runner image"
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
     source = catalogue["server"]["version"]
-    if inventory.major(server) < inventory.major(source):
+    if versions.major(server) < versions.major(source):
         message = f"a backup of MariaDB {source} cannot be restored to version {server}"
         raise Failure(
             Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
