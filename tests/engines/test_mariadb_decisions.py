@@ -20,6 +20,8 @@ from tenant_backup.engines.mysql.inventory import KeyPart, Table
         ([(b"\\N", None)], b"\\\\N\t\\N\n"),
         ([(b"",), (None,), (b"\n",)], b"\n\\N\n\\n\n"),
         ([(b"\x00\xff\r",)], b"\x00\xff\r\n"),
+        ([(b"\x1f\t", b"x"), (b"\x1e", None), (b"\x1d\\", b"\n")], b"\x1f\\t\tx\n\x1e\t\\N\n\x1d\\\\\t\\n\n"),
+        ([(b"\x1f", b"x")], b"\x1f\tx\n"),
     ],
 )
 def test_rows_become_lines_that_say_what_they_said(

@@ -26,7 +26,17 @@ _BATCH_ROWS = 5000
 _BLOCK_BYTES = 256 << 10  # what is written at once, about
 _PIPE_BYTES = 1 << 20
 _INSERT_BYTES = 1 << 20  # of one INSERT, about
+# Bytes that text does not have: joined with them, a block is escaped as a whole.
+_SEPARATORS = (b"\x1f", b"\x1e", b"\x1d")
+_ESCAPES = (
+    (b"\\", b"\\\\"),
+    (b"\t", b"\\t"),
+    (b"\n", b"\\n"),
+    *zip(_SEPARATORS, (b"\t", b"\n", rb"\N"), strict=True),
+)
 _TRUNCATED = 1265  # a warning: of ENUM it says that a value is the empty one
+
+Values = tuple[bytes | None, ...]
 
 
 def read(connection: Connection, query: str, widest: int, out: int) -> int:
@@ -41,18 +51,16 @@ def read(connection: Connection, query: str, widest: int, out: int) -> int:
     return count
 
 
-def lines(rows: list[tuple[bytes | None, ...]]) -> bytes:
-    """Return rows as text. Looks into single values only where something has to be escaped."""
-    nulls = 0
-    try:
-        block = b"\n".join([b"\t".join(row) for row in rows]) + b"\n"  # type: ignore[arg-type]
-    except TypeError:
-        block = b"\n".join([b"\t".join([rb"\N" if v is None else v for v in row]) for row in rows]) + b"\n"
-        nulls = sum(row.count(None) for row in rows)
-    tabs = len(rows) * (len(rows[0]) - 1)
-    if (block.count(b"\n"), block.count(b"\t"), block.count(b"\\")) == (len(rows), tabs, nulls):
-        return block
-    return b"".join([_line(row) for row in rows])
+def lines(rows: list[Values]) -> bytes:
+    """Return rows as text. Looks into single values only where nothing else helps."""
+    block = _joined(rows, b"\t", b"\n", rb"\N")
+    if block is None:
+        block = _joined(rows, *_SEPARATORS)
+        if block is None:
+            return b"".join([_line(row) for row in rows])
+        for found, put in _ESCAPES:
+            block = block.replace(found, put)
+    return block
 
 
 def load(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
@@ -68,11 +76,11 @@ def load(connection: Connection, table: dict[str, Any], target: str, blocks: Ite
         raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
 
 
-def _batches(connection: Connection, query: str, widest: int) -> Iterator[list[tuple[bytes | None, ...]]]:
+def _batches(connection: Connection, query: str, widest: int) -> Iterator[list[Values]]:
     at_once = max(1, min(_BATCH_ROWS, _BATCH_BYTES // widest))
     connection.raw.query(encoded(query))
     result = connection.raw.use_result()
-    batch: list[tuple[bytes | None, ...]] = []
+    batch: list[Values] = []
     size = 0
     while fetched := result.fetch_row(at_once):
         batch.extend(fetched)
@@ -85,7 +93,19 @@ def _batches(connection: Connection, query: str, widest: int) -> Iterator[list[t
         yield batch
 
 
-def _line(row: tuple[bytes | None, ...]) -> bytes:
+def _joined(rows: list[Values], tab: bytes, newline: bytes, null: bytes) -> bytes | None:
+    """Join rows, None when a value has one of the separators, or what begins `null`, in it."""
+    nulls = 0
+    try:
+        block = newline.join([tab.join(row) for row in rows]) + newline  # type: ignore[arg-type]
+    except TypeError:
+        block = newline.join([tab.join([null if v is None else v for v in row]) for row in rows]) + newline
+        nulls = sum(row.count(None) for row in rows)
+    wanted = (len(rows), len(rows) * (len(rows[0]) - 1), nulls)
+    return block if wanted == (block.count(newline), block.count(tab), block.count(null[:1])) else None
+
+
+def _line(row: Values) -> bytes:
     return b"\t".join([rb"\N" if value is None else _escaped(value) for value in row]) + b"\n"
 
 
