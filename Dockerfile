@@ -30,6 +30,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=trust
  && python3 -m compileall -q -j0 --invalidation-mode unchecked-hash -x 'kubernetes/(aio/)?client/(api|models)/' /opt/venv
 
 FROM builder AS runner-packages
+# mysqlclient comes as source.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libmariadb-dev pkg-config python3-dev
 COPY constraints/runner.txt .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=trusted,target=/run/trusted.crt \
     /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --no-compile --require-hashes -r runner.txt \
@@ -58,13 +60,14 @@ USER 65532:65532
 
 FROM python AS runner
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libpq5 libreadline8t64 liblz4-1 libzstd1 \
+ && apt-get install -y --no-install-recommends libpq5 libreadline8t64 liblz4-1 libzstd1 libmariadb3 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /usr/share/doc /usr/share/man /usr/share/locale
 COPY --from=postgresql-15 /usr/lib/postgresql/15/bin/psql /usr/lib/postgresql/15/bin/pg_dump /usr/lib/postgresql/15/bin/pg_restore /usr/lib/postgresql/15/bin/
 COPY --from=postgresql-17 /usr/lib/postgresql/17/bin/psql /usr/lib/postgresql/17/bin/pg_dump /usr/lib/postgresql/17/bin/pg_restore /usr/lib/postgresql/17/bin/
 # A library that a client misses has to fail the build, not a backup.
 RUN for client in /usr/lib/postgresql/*/bin/*; do "$client" --version; done
 COPY --from=runner-packages /opt/venv /opt/venv
+RUN /opt/venv/bin/python -c 'import MySQLdb'
 RUN printf '#!/bin/sh\nexec python -m tenant_backup.cli "$@"\n' > /usr/local/bin/tenant-backup \
  && chmod 0755 /usr/local/bin/tenant-backup
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tenant-backup

@@ -69,7 +69,8 @@ setup: $(VENV)/.ready  ## make the Python environment in .local/venv
 
 $(VENV)/.ready: constraints/dev.txt pyproject.toml
 	@python3 -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed, python3 is %s" % sys.version.split()[0])'
-	@python3 -c 'import ensurepip' 2>/dev/null || $(CLUSTER) packages
+	@(python3 -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' \
+	  && which gcc pkg-config mariadb_config) >/dev/null 2>&1 || $(CLUSTER) packages
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/dev.txt
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,10 +29,14 @@ PROGRAMS = {  # program: its Debian package
 }
 TEST_PROGRAMS = {
     "initdb": "postgresql",
+    "mariadbd": "mariadb-server",
     "zstd": "zstd",
     "restic": "restic",
     "umount": "mount",
-}  # what tests and bench run on the host
+    "gcc": "gcc",
+    "pkg-config": "pkg-config",
+    "mariadb_config": "libmariadb-dev",
+}  # what tests and bench run on the host, and what builds mysqlclient
 VENV_MODULE = "ensurepip"  # Debian keeps it in a package of its own
 
 
@@ -55,6 +60,8 @@ def programs_are_installed(programs: Mapping[str, str] = PROGRAMS) -> None:
     packages = [package for program, package in programs.items() if not shutil.which(program, path=path)]
     if not importlib.util.find_spec(VENV_MODULE):
         packages.append("python3-venv")
+    if programs is TEST_PROGRAMS and not Path(sysconfig.get_path("include"), "Python.h").exists():
+        packages.append("python3-dev")
     if not packages:
         return
     if not shutil.which("apt-get"):

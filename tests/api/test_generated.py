@@ -74,7 +74,7 @@ def test_objects_of_the_api_server_become_frozen_types() -> None:
     tenant = Tenant.model_validate(changed(TENANT, exclusions__columns=[
         {"table": "public.users", "column": "password", "else": "!"},
     ], someday="maybe"))  # fmt: skip
-    assert (tenant.slug, tenant.spec.database.port) == ("acme", 5432)
+    assert (tenant.slug, tenant.spec.database.tcp_port) == ("acme", 5432)
     assert tenant.spec.exclusions.columns[0].replacement == "!"
     assert BackupStore.model_validate(S3).spec.s3 is not None
     assert TenantBackup.model_validate(BACKUP).spec.deadline == "6h"
@@ -115,3 +115,12 @@ def test_what_is_not_a_quantity_says_how_to_write_one(text: str) -> None:
     """One ValueError with an example."""
     with pytest.raises(ValueError, match="100Mi"):
         quantity_bytes(text)
+
+
+def test_each_engine_has_its_own_port() -> None:
+    """Unless the Tenant names one."""
+    named = [
+        changed(TENANT, database__engine="MariaDB"),
+        changed(TENANT, database__engine="MariaDB", database__port=1),
+    ]
+    assert [Tenant.model_validate(each).spec.database.tcp_port for each in named] == [3306, 1]

@@ -78,6 +78,11 @@ def test_its_own_identity_goes_before_the_tenants() -> None:
         ({"tenant": tenant(name="app_copy")}, Reason.NAME_TAKEN, "Failed"),
         ({"restore": restore(REPLACE)}, Reason.APPROVAL_PENDING, "Stalled"),
         (
+            {"restore": restore(REPLACE), "tenant": tenant(engine="MariaDB")},
+            Reason.INVALID_SPEC,
+            "Failed",
+        ),
+        (
             {"restore": restore(approved(at(60))), "backup": backup({"modules": ["hr"]})},
             Reason.PARTIAL_BACKUP,
             "Failed",

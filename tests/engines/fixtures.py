@@ -30,16 +30,22 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def pod(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folders of a pod below one short path (sockets), with the Secrets of tenant and administrator."""
+    """The folders of a pod, with the Secrets of tenant and administrator."""
+    logins = {"database": ("tenant", PASSWORDS["tenant"]), "admin": ("postgres", PASSWORDS["postgres"])}
+    root = pod_folders(monkeypatch, **logins)
+    yield root
+    shutil.rmtree(root)
+
+
+def pod_folders(monkeypatch: pytest.MonkeyPatch, **logins: tuple[str, str]) -> Path:
+    """Make the folders of a pod below one short path (sockets), with Secrets: folder=(username, password)."""
     root = Path(tempfile.mkdtemp(prefix="tb-"))
     folders = {"RUN": "run/tenant-backup", "SPOOL": "spool", "SCRATCH": "scratch", "SECRETS": "secrets"}
     for name, folder in folders.items():
         (root / folder).mkdir(parents=True)
         monkeypatch.setattr(paths, name, root / folder)
-    logins = {"database": ("tenant", PASSWORDS["tenant"]), "admin": ("postgres", PASSWORDS["postgres"])}
     write_secrets(root / "secrets", **logins)
-    yield root
-    shutil.rmtree(root)
+    return root
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -125,6 +126,27 @@ def test_a_replace_waits_for_approval_then_keeps_and_drops(space: Space) -> None
             lambda: "previousDatabase" not in (space.get("TenantRestore", "back") or {})["status"],
             "the previous database is dropped",
         )
+
+
+def test_a_tenant_on_mariadb_is_restored_beside_and_never_in_place(space: Space) -> None:
+    """At its own port; nobody is asked to approve what cannot be done."""
+    database = {**TENANT["database"], "engine": "MariaDB"}
+    restore = {**replace(confirm=False), "strategy": "NewDatabase"}
+    restore["target"] = {"tenantRef": {"name": "acme"}, "database": "app_copy"}
+    space.operator()
+    with Node(space.api, space.name):
+        space.create("TenantBackup", "acme-1", BACKUP)
+        space.create("BackupStore", "prod", STORE)
+        space.create("Tenant", "acme", {**TENANT, "database": database})
+        space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        space.create("TenantRestore", "beside", restore)
+        space.create("TenantRestore", "instead", replace(confirm=False))
+        space.until_condition("TenantRestore", "beside", "Succeeded")
+        refused = space.until_condition("TenantRestore", "instead", "Failed")
+    reasons = {item["type"]: item["reason"] for item in refused["status"]["conditions"]}
+    assert reasons["Failed"] == "InvalidSpec"
+    told = json.dumps(space.api.items(space.jobs))
+    assert (told.count('\\"port\\":3306') > 0, told.count('\\"port\\":5432')) == (True, 0)
 
 
 def test_deleting_a_backup_deletes_its_data_first(space: Space) -> None:

@@ -25,6 +25,7 @@ from .values import (
 )
 
 _SLUG = "^[a-z0-9-]{1,40}$"
+DEFAULT_PORTS = {"PostgreSQL": 5432, "MariaDB": 3306}
 
 
 class Tls(Struct):
@@ -51,12 +52,12 @@ class Tls(Struct):
 class Database(Struct):
     """The tenant's database on a server it may share with others."""
 
-    engine: Literal["PostgreSQL"]
-    """The kind of database server."""
+    engine: Literal["PostgreSQL", "MariaDB"]
+    """The kind of database server. With MariaDB a restore makes a new database; Replace is not there yet."""
     host: str = Field(min_length=1, max_length=253, pattern="^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")
     """Host name or address of the server; one, not a list."""
-    port: int = Field(default=5432, ge=1, le=65535)
-    """TCP port of the server."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """TCP port of the server. Default: 5432 for PostgreSQL, 3306 for MariaDB."""
     name: DatabaseName
     """Name of the database on the server."""
     credentials_secret_ref: Reference
@@ -73,6 +74,11 @@ class Database(Struct):
     """A backup reads at most so many bytes per second, such as 20Mi, on average. Default: as fast as it can.
     """
 
+    @property
+    def tcp_port(self) -> int:
+        """The port, with the engine's own as default."""
+        return self.port or DEFAULT_PORTS[self.engine]
+
 
 class Module(Struct):
     """A named group of tables that can be backed up on its own."""
@@ -80,7 +86,7 @@ class Module(Struct):
     name: ModuleName
     """Name of the module, unique in the tenant."""
     tables: tuple[TableName, ...] = Field(min_length=1, max_length=500, json_schema_extra=UNIQUE)
-    """Tables as schema.table; patterns such as `public.hr_*` are allowed."""
+    """Tables as schema.table (MariaDB: database.table); patterns such as `public.hr_*` are allowed."""
 
 
 class ExcludedColumn(Struct):
@@ -98,7 +104,7 @@ class ExcludedColumn(Struct):
     )
 
     table: TableName
-    """The table as schema.table."""
+    """The table as schema.table (MariaDB: database.table)."""
     column: DatabaseName
     """The column."""
     on_restore: Literal["KeepLive", "Null", "Default", "Value"] = "KeepLive"

@@ -35,6 +35,17 @@ class Chosen:
             message = f"backup {self.manifest.backup_id} is encrypted for {', '.join(encryption.recipients)}"
             raise Failure(Reason.KEY_MISSING, f"{message}; name the key file of one of them with --identity")
 
+    def require_engine(self) -> None:
+        """Raise Failure(UNSUPPORTED_CONTENT) for a backup that only the operator can bring back so far."""
+        engine = self.manifest.server.engine
+        if engine != "PostgreSQL":
+            message = (
+                f"backup {self.manifest.backup_id} is of {engine}, which is restored by the operator only"
+            )
+            raise Failure(
+                Reason.UNSUPPORTED_CONTENT, f"{message}, so far; create a TenantRestore in a cluster"
+            )
+
 
 @contextmanager
 def chosen(access: Access, backup_id: str) -> Iterator[Chosen]:

@@ -30,7 +30,7 @@ class Tenant:
 class Database:
     """Where the rows live. Credentials are files: {SECRETS}/database/{username,password}."""
 
-    engine: Literal["PostgreSQL"]
+    engine: Literal["PostgreSQL", "MariaDB"]
     host: str
     port: int
     name: str

@@ -26,7 +26,7 @@ def database(tenant: Tenant) -> contract.Database:
     return contract.Database(
         engine=spec.engine,
         host=spec.host,
-        port=spec.port,
+        port=spec.tcp_port,
         name=spec.name,
         tls_mode=spec.tls.mode if spec.tls else "Prefer",
         connections=spec.connections,

@@ -13,6 +13,7 @@ from sys import intern
 from typing import Any
 
 from tenant_backup.api.references import LABEL_HOLD, LABEL_SCHEDULE, LABEL_SLOT
+from tenant_backup.api.tenant import DEFAULT_PORTS
 from tenant_backup.api.values import duration_seconds, quantity_bytes
 
 from .conditions import condition_of
@@ -152,13 +153,18 @@ def of_tenant(document: Document) -> TenantSummary:
         version=int(metadata["resourceVersion"]),
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
         labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
-        server=intern(server_of(metadata["namespace"], database.get("host", ""), database.get("port", 5432))),
+        server=intern(server_of(metadata["namespace"], database.get("host", ""), _port(database))),
         ready=_holds(status, "Ready"),
         recovery_point=duration_seconds(point) if point else None,
         objectives_met=_holds(status, "ObjectivesMet"),
         removing="deletionTimestamp" in metadata,
         missed=_begun(status, "ObjectivesMet"),
     )
+
+
+def _port(database: Document) -> int:
+    """Return the port a Tenant's database is at; 0 when its engine is not one of ours."""
+    return int(database.get("port") or DEFAULT_PORTS.get(database.get("engine", ""), 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Container `dump`: holds the database's credentials, and nothing else of value.
 
-The leader connection holds the locks and the snapshot while the workers (`dump_workers`) send rows. The
-catalogue goes out last, because it has the counts; success is `archive`'s word that the backup is committed.
+The engine holds the database still while the workers (`dump_workers`) send what is in it. The catalogue goes
+out last, because it has the counts; success is `archive`'s word that the backup is committed.
 """
 
 from __future__ import annotations
@@ -12,28 +12,13 @@ import socket
 import threading
 from typing import Any
 
-import psycopg
-
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup, Job
-from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.postgresql import (
-    catalogue,
-    clients,
-    endpoint,
-    failures,
-    inventory,
-    ranges,
-    selection,
-    session,
-    snapshot,
-)
-from tenant_backup.engines.postgresql.endpoint import Connection, Endpoint
-from tenant_backup.engines.postgresql.ranges import Range
-from tenant_backup.engines.postgresql.selection import Choice, Policy
+from tenant_backup.contract.reasons import Failure
+from tenant_backup.engines import seam
 
 from . import wire
-from .dump_workers import PEER, Dump, View, planned, read_all
+from .dump_workers import PEER, Dump, planned, read_all
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -45,23 +30,8 @@ def run(job: Job) -> dict[str, Any]:
         try:
             wire.send(control, {"connection": "control"})
             return _dump(job, control)
-        except psycopg.Error as error:
-            raise failures.of_error(
-                error, Reason.DUMP_FAILED, "reading the catalogues", retriable=True
-            ) from error
         except OSError as error:  # of the socket
             raise wire.peer_failed(PEER) from error
-
-
-def check(leader: Connection, tables: list[inventory.Table], policy: Policy, user: str) -> list[Choice]:
-    """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
-    choices = selection.choose(tables, policy)
-    selection.refuse_unreadable(choices, inventory.unreadable_sequences(leader), user)
-    extension_rows = inventory.extension_rows(leader)
-    if extension_rows:
-        message = f"rows in {selection.shown(extension_rows)} cannot be backed up yet; move or remove them"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-    return choices
 
 
 def _committed() -> bool:
@@ -71,39 +41,17 @@ def _committed() -> bool:
 
 
 def _dump(job: Backup, control: socket.socket) -> dict[str, Any]:
-    login = endpoint.login_from_secret(paths.DATABASE, job.database.secret)
-    server = endpoint.find(job.database, login)
-    policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
-    with server.connect() as leader:
-        clients.program("pg_dump", leader.info.server_version)
-        endpoint.apply(leader, session.for_reading(leader.info.server_version))
-        held = snapshot.take(leader, lambda tables: check(leader, tables, policy, login.user))
-        choices = selection.choose(held.tables, policy)
-        described = catalogue.describe(leader, choices, policy, held.at)
-        parts = _parts(leader, choices)
-        view = _view(server, leader, held.name)
-        dump = planned(view, choices, parts, large_objects=described["largeObjects"] > 0)
+    with seam.engine(job.database.engine).read(job) as reading:
+        dump = planned(reading)
         wire.send(control, {"plan": {"bytes": dump.total}})
         answer = _Answer(control, dump)
-        read_all(dump, job.database.connections - 1)
-    # The leader has let go of its locks: nobody waits while the archive finishes.
-    document = catalogue.with_tables(described, choices, parts, dump.rows, policy)
+        read_all(dump, reading.sessions)
+    # The engine has let go of its locks: nobody waits while the archive finishes.
+    document = reading.catalogue(dump.rows)
     wire.send(control, {"catalogue": document})
     wire.send(control, {"done": True, "segments": dump.segments})
     answer.wait()
     return _facts(document)
-
-
-def _parts(leader: Connection, choices: list[Choice]) -> list[Range]:
-    with_rows = [choice.table for choice in choices if choice.with_rows]
-    sizes = inventory.sizes(leader, with_rows)
-    block = inventory.block_size(leader)
-    return [part for table in with_rows for part in ranges.cut(table, sizes[table.oid], block)]
-
-
-def _view(server: Endpoint, leader: Connection, name: str) -> View:
-    encoding = leader.info.parameter_status("server_encoding") or "UTF8"
-    return View(server, leader.info.server_version, (encoding, leader.info.encoding), name)
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:

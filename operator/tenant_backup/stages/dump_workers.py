@@ -1,8 +1,8 @@
-"""The sessions of one dump: each worker owns a connection to `archive`, and one client child writes to it.
+"""The workers of one dump: each owns a connection to `archive`, and one session at the server.
 
-Python writes the message before a segment and marker and verdict after it; the rows go from psql to the
-socket. The first failure wins, and ends every child, so that no worker waits for a peer or a server that is
-gone.
+Python writes the message before a segment and marker and verdict after it; the session writes what is between
+to the same socket. The first failure wins, and ends every session, so that no worker waits for a peer or a
+server that is gone.
 """
 
 from __future__ import annotations
@@ -15,46 +15,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
-from tenant_backup.engines.postgresql import clients, ranges, schema
-from tenant_backup.engines.postgresql.endpoint import Endpoint
-from tenant_backup.engines.postgresql.ranges import Range
-from tenant_backup.engines.postgresql.reader import Reader
-from tenant_backup.engines.postgresql.selection import Choice
+from tenant_backup.engines.seam import Piece, Reading
 
 from . import wire
 
-_Item = TypeVar("_Item")
 PEER = "archive"
-SCHEMA = "schema"
-LARGE_OBJECTS = "largeobjects"
 _BYTES_PER_WORKER = 32 << 20  # a small database is not worth more sessions
 _PROGRESS_EVERY = 2.0  # seconds
-_STARTERS = {SCHEMA: schema.start_definitions, LARGE_OBJECTS: schema.start_large_objects}
-
-
-@dataclass(frozen=True)
-class View:
-    """How a worker gets to see what the leader sees."""
-
-    server: Endpoint
-    version: int  # server_version_num
-    encoding: tuple[str, str]  # the database's: PostgreSQL's name and Python's
-    snapshot: str
 
 
 @dataclass
 class Dump:
-    """What the workers share. Fields after `blobs` change, under `lock`."""
+    """What the workers share. Fields after `total` change, under `lock`."""
 
-    view: View
-    choices: dict[int, Choice]
-    waiting: queue.SimpleQueue[Range]
-    blobs: queue.SimpleQueue[str]
+    reading: Reading
+    waiting: queue.SimpleQueue[Piece]
     total: int  # bytes, an estimate
     done: int = 0  # bytes
     rows: dict[str, int] = field(default_factory=dict)
@@ -64,7 +43,7 @@ class Dump:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, failure: Failure) -> None:
-        """Keep the first failure and end every child; each worker then notices that its own has ended."""
+        """Keep the first failure and end every session; each worker then notices that its own has."""
         with self.lock:
             self.failure = self.failure or failure
             kills = list(self.kills)
@@ -72,35 +51,27 @@ class Dump:
             kill()
 
     def started(self, kill: Callable[[], None]) -> None:
-        """Remember how to end a child; one that starts after a failure ends at once."""
+        """Remember how to end a session; one that starts after a failure ends at once."""
         with self.lock:
             self.kills.append(kill)
             too_late = self.failure is not None
         if too_late:
             kill()
 
-    def sent(self, segment: str, rows: int | None, size: int) -> None:
+    def sent(self, piece: Piece, rows: int | None) -> None:
         """Count a segment that went out whole, verdict included."""
         with self.lock:
-            self.segments.append(segment)
-            self.done += size
+            self.segments.append(piece.segment)
+            self.done += piece.bytes
             if rows is not None:
-                self.rows[segment] = rows
+                self.rows[piece.segment] = rows
 
 
-def planned(view: View, choices: list[Choice], parts: list[Range], *, large_objects: bool) -> Dump:
-    """Queue what has to be read, the largest parts first."""
-    dump = Dump(
-        view,
-        {choice.table.oid: choice for choice in choices},
-        queue.SimpleQueue(),
-        queue.SimpleQueue(),
-        total=sum(part.bytes for part in parts),
-    )
-    for part in ranges.largest_first(parts):
-        dump.waiting.put(part)
-    for blob in [SCHEMA, *([LARGE_OBJECTS] if large_objects else [])]:
-        dump.blobs.put(blob)
+def planned(reading: Reading) -> Dump:
+    """Queue what has to be read."""
+    dump = Dump(reading, queue.SimpleQueue(), total=sum(piece.bytes for piece in reading.pieces))
+    for piece in reading.pieces:
+        dump.waiting.put(piece)
     return dump
 
 
@@ -115,7 +86,7 @@ def read_all(dump: Dump, sessions: int) -> None:
             thread.start()
         _report_until_over(dump, threads)
     except BaseException:
-        # Asked to stop: no child may go on writing into a socket that outlives us.
+        # Asked to stop: no session may go on writing into a socket that outlives us.
         dump.fail(Failure(Reason.CANCELLED, "the dump was stopped", retriable=True))
         raise
     if dump.failure:
@@ -142,9 +113,13 @@ def _work(dump: Dump) -> None:
     try:
         with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as connection:
             wire.send(connection, {"connection": "data"})
-            for blob in _drain(dump, dump.blobs):
-                _send_blob(dump, connection, blob)
-            _send_rows(dump, connection)
+            session = dump.reading.session(connection.fileno(), dump.started)
+            for piece in _drain(dump):
+                marker = _announce(connection, piece)
+                rows = session.send(piece)
+                _conclude(connection, marker, rows)
+                dump.sent(piece, rows)
+            session.close()
             wire.send(connection, {"end": True})
     except Failure as failure:
         dump.fail(failure)
@@ -154,56 +129,16 @@ def _work(dump: Dump) -> None:
         dump.fail(Failure(Reason.INTERNAL_ERROR, f"a dump worker met {error!r}", retriable=True))
 
 
-def _drain(dump: Dump, waiting: queue.SimpleQueue[_Item]) -> Iterator[_Item]:
+def _drain(dump: Dump) -> Iterator[Piece]:
     with contextlib.suppress(queue.Empty):
         while dump.failure is None:
-            yield waiting.get_nowait()
+            yield dump.waiting.get_nowait()
 
 
-def _send_blob(dump: Dump, connection: socket.socket, segment: str) -> None:
-    """Send what pg_dump writes; its exit code is part of the segment's success."""
-    view = dump.view
-    program = clients.program("pg_dump", view.version)
-    marker = _announce(connection, segment, "blob", None)
-    child = _STARTERS[segment](program, view.server, view.snapshot, connection.fileno())
-    dump.started(child.kill)
-    schema.finish(child, f"pg_dump of {segment}")
-    _conclude(connection, marker, None)
-    dump.sent(segment, None, 0)
-
-
-def _send_rows(dump: Dump, connection: socket.socket) -> None:
-    """Send ranges until none is waiting, all through one psql."""
-    reader: Reader | None = None
-    for part in _drain(dump, dump.waiting):
-        reader = reader or _start_reader(dump, connection)
-        _send_range(dump, reader, connection, part)
-    if reader:
-        reader.close()
-
-
-def _start_reader(dump: Dump, connection: socket.socket) -> Reader:
-    view = dump.view
-    program = clients.program("psql", view.version)
-    reader = Reader(program, view.server, view.version, view.encoding, connection.fileno())
-    dump.started(reader.kill)
-    reader.join(view.snapshot)
-    return reader
-
-
-def _send_range(dump: Dump, reader: Reader, connection: socket.socket, part: Range) -> None:
-    table = part.table
-    query = dump.choices[table.oid].select(part.where())
-    reader.lock(table.sql)
-    marker = _announce(connection, part.segment, "rows", table.full_name)
-    rows = reader.copy(query, f"reading {table.full_name}")
-    _conclude(connection, marker, rows)
-    dump.sent(part.segment, rows, part.bytes)
-
-
-def _announce(connection: socket.socket, segment: str, kind: str, table: str | None) -> bytes:
+def _announce(connection: socket.socket, piece: Piece) -> bytes:
     marker = wire.new_marker()
-    wire.send(connection, {"segment": segment, "kind": kind, "table": table, "marker": marker.hex()})
+    header = {"segment": piece.segment, "kind": piece.kind, "table": piece.table, "marker": marker.hex()}
+    wire.send(connection, header)
     return marker
 
 

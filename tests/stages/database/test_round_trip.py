@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tenant_backup.contract.results import Result, encode
-from tenant_backup.engines.postgresql import names, ranges
-from tenant_backup.stages import load, load_content
+from tenant_backup.engines.postgresql import content, names, ranges
+from tenant_backup.stages import load
 from tests.engines.peer import OpenPeer
 from tests.engines.server import Server
 from tests.stages.database.jobs import dumped, loaded, restore
@@ -48,7 +48,7 @@ def test_one_of_everything_comes_back_the_same(
     """Schema by pg_dump, rows by a server-side hash, sequences and large objects by value."""
     monkeypatch.setattr(ranges, "RANGE_BLOCKS", 4)
     monkeypatch.setattr(ranges, "_SMALLEST", 2)
-    monkeypatch.setattr(load_content, "_WORTH_FREEZING", 1)
+    monkeypatch.setattr(content, "_WORTH_FREEZING", 1)
     kept = dumped(server, torture)
     facts = loaded(kept, restore(server, torture, f"{torture}_copy"))
     copy = f"{torture}_copy"
@@ -66,7 +66,7 @@ def test_indexes_are_built_while_other_tables_are_still_loading(
     server: Server, new_database: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of the long table come only when the short one has its key; the rest is built afterwards."""
-    monkeypatch.setattr(load_content, "_WORTH_FREEZING", 1)
+    monkeypatch.setattr(content, "_WORTH_FREEZING", 1)
     name = new_database(
         "SET ROLE tenant; CREATE TABLE long AS SELECT i, md5(i::text) x FROM generate_series(1, 5000) i;"
         "ALTER TABLE long ADD PRIMARY KEY (i); CREATE INDEX ON long (x);"

@@ -17,8 +17,9 @@ from typing import Any
 import psycopg
 
 from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.engines.handles import handle, temporary_login
 
-from . import endpoint, failures, names, properties
+from . import endpoint, failures, properties
 from .endpoint import Connection, Endpoint, Login
 from .names import literal, quoted
 
@@ -69,7 +70,7 @@ class Administrator:
         A pod of an earlier attempt may live on, on a node nobody can reach. Ending its session takes its
         right to rename anything: it renames on the session that held the lock, or not at all.
         """
-        key = (_LOCK_CLASS, int(names.handle(self.uid), 16) - (1 << 31))
+        key = (_LOCK_CLASS, int(handle(self.uid), 16) - (1 << 31))
         give_up = time.monotonic() + _LOCK_WAIT
         while not self._scalar("SELECT pg_try_advisory_lock(%s, %s)", key):
             self.connection.execute(_HOLDER, (key[0], key[1] & 0xFFFFFFFF))
@@ -126,7 +127,7 @@ class Administrator:
 
     def create_login(self, owner: str, lifetime: int) -> Login:
         """Create the temporary login, a member of `owner` and nothing else, with a password only we know."""
-        user, password = names.temporary_login(self.uid), secrets.token_urlsafe(32)
+        user, password = temporary_login(self.uid), secrets.token_urlsafe(32)
         # The server never sees the password, so no log of statements has it.
         pgconn = self.connection.pgconn
         verifier = pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
@@ -141,7 +142,7 @@ class Administrator:
 
     def drop_login(self) -> None:
         """End the temporary login's sessions and drop it. Raises Failure."""
-        user = names.temporary_login(self.uid)
+        user = temporary_login(self.uid)
         query = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = %s"
         self.connection.execute(query, (user,))
         self.run(f"DROP ROLE IF EXISTS {quoted(user)}")

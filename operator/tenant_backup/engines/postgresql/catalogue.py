@@ -5,15 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from tenant_backup.engines.selection import Choice, Policy, loose_foreign_keys
+
 from . import inventory, properties
 from .endpoint import Connection
+from .inventory import Table
 from .ranges import Range
-from .selection import Choice, Policy, loose_foreign_keys
 
 FORMAT = 1
 
 
-def describe(leader: Connection, choices: list[Choice], policy: Policy, taken_at: datetime) -> dict[str, Any]:
+def describe(
+    leader: Connection, choices: list[Choice[Table]], policy: Policy, taken_at: datetime
+) -> dict[str, Any]:
     """Read everything but the rows, inside the leader's snapshot. `complete` adds what was counted later."""
     database = leader.info.dbname
     return {
@@ -40,7 +44,7 @@ def describe(leader: Connection, choices: list[Choice], policy: Policy, taken_at
 
 def with_tables(
     catalogue: dict[str, Any],
-    choices: list[Choice],
+    choices: list[Choice[Table]],
     ranges: list[Range],
     rows: dict[str, int],
     policy: Policy,
@@ -49,7 +53,7 @@ def with_tables(
     segments: dict[int, list[Range]] = {}
     for part in sorted(ranges, key=lambda part: part.number):
         segments.setdefault(part.table.oid, []).append(part)
-    leaves = [choice for choice in choices if choice.table.kind == "r"]
+    leaves = [choice for choice in choices if choice.table.holds_rows]
     return {**catalogue, "tables": [_table(c, segments.get(c.table.oid, []), rows, policy) for c in leaves]}
 
 
@@ -59,7 +63,7 @@ def server_version(connection: Connection) -> str:
     return f"{number // 10000}.{number % 10000}"
 
 
-def _table(choice: Choice, parts: list[Range], rows: dict[str, int], policy: Policy) -> dict[str, Any]:
+def _table(choice: Choice[Table], parts: list[Range], rows: dict[str, int], policy: Policy) -> dict[str, Any]:
     table = choice.table
     names = [part.segment for part in parts]
     return {
@@ -84,7 +88,7 @@ def _excluded(column: str, table: str, policy: Policy) -> dict[str, Any]:
     return {"column": column, "rule": rule.table, "onRestore": rule.on_restore, "value": rule.value}
 
 
-def _loose(leader: Connection, choices: list[Choice]) -> list[dict[str, Any]]:
+def _loose(leader: Connection, choices: list[Choice[Table]]) -> list[dict[str, Any]]:
     tables = {choice.table.oid: choice.table for choice in choices}
     keys = loose_foreign_keys(choices, [k for k in inventory.foreign_keys(leader) if k.table in tables])
     return [

@@ -8,7 +8,6 @@ for several servers would open the workers of one snapshot on different ones.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,8 @@ from psycopg.conninfo import make_conninfo
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Database
-from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.reasons import Reason
+from tenant_backup.engines import reaching
 
 from . import failures, session
 
@@ -96,36 +96,29 @@ class Endpoint:
             if not failures.may_come_up(text):
                 raise failures.of_text(text, Reason.DATABASE_UNREACHABLE, self._what())
             if time.monotonic() > give_up:
-                raise unreachable(self.host, self.port, failures.error_line(text))
+                raise reaching.unreachable(self.host, self.port, failures.error_line(text))
             time.sleep(0.3)
 
     def _what(self) -> str:
         return f'connecting to database "{self.database}" at {self.host}:{self.port} as "{self.login.user}"'
 
 
-def unreachable(host: str, port: int, line: str) -> Failure:
-    """The failure of a server that did not answer in time."""
-    advice = "check host and port, and that the server runs and may be reached from this namespace"
-    return Failure(Reason.DATABASE_UNREACHABLE, f"{host}:{port} does not answer: {line}; {advice}")
-
-
 def find(database: Database, login: Login, name: str | None = None) -> Endpoint:
     """Resolve the server's host once. Raises Failure(DATABASE_UNREACHABLE) or KEY_MISSING (no CA)."""
     return Endpoint(
         host=database.host,
-        address=_resolve(database.host, database.port),
+        address=reaching.resolve(database.host, database.port, PATIENCE),
         port=database.port,
         database=name or database.name,
         login=login,
         sslmode=_SSL_MODES[database.tls_mode],
-        sslrootcert=_root_certificate(database),
+        sslrootcert=reaching.root_certificate(database),
     )
 
 
 def login_from_secret(folder: str, secret: str) -> Login:
     """Read username and password below paths.SECRETS. Raises SECRET_NOT_FOUND or KEY_MISSING by name."""
-    user = _secret_value(folder, "username", secret)
-    return write_passfile(folder, user, _secret_value(folder, "password", secret))
+    return write_passfile(folder, *reaching.credentials(folder, secret))
 
 
 def write_passfile(name: str, user: str, password: str) -> Login:
@@ -136,56 +129,6 @@ def write_passfile(name: str, user: str, password: str) -> Login:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"*:*:*:*:{escaped}\n")
     return Login(user, path)
-
-
-def _secret_value(folder: str, key: str, secret: str) -> str:
-    mounted = paths.SECRETS / folder
-    shown = f'"{secret}"' if secret else f"for {folder} credentials"
-    # The kubelet mounts a Secret that is not there as a folder with nothing but its own dot files.
-    if not mounted.is_dir() or all(entry.name.startswith("..") for entry in mounted.iterdir()):
-        message = f"Secret {shown} was not found; create it with the keys username and password"
-        raise Failure(Reason.SECRET_NOT_FOUND, message)
-    try:
-        return (mounted / key).read_text().rstrip("\r\n")
-    except FileNotFoundError:
-        message = f'Secret {shown} has no key "{key}"; add it'
-        raise Failure(Reason.KEY_MISSING, message) from None
-
-
-def _root_certificate(database: Database) -> str:
-    if database.tls_mode != "VerifyFull":
-        return ""
-    path = paths.SECRETS / paths.DATABASE_CA / "ca.crt"
-    if not path.exists():
-        message = 'tls.mode VerifyFull needs the key "ca.crt" in the Secret of tls.caSecretRef; add it'
-        raise Failure(Reason.KEY_MISSING, message)
-    return str(path)
-
-
-def _resolve(host: str, port: int) -> str:
-    """Return the first address of `host` that accepts a connection, the first of all when none does."""
-    if host.startswith("/"):
-        return ""
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        try:
-            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-            return next((address for address in found[:8] if _accepts(address, port, found)), found[0])
-        except OSError as error:
-            line = error.strerror or str(error)
-        if time.monotonic() > give_up:
-            raise unreachable(host, port, line)
-        time.sleep(0.5)
-
-
-def _accepts(address: str, port: int, found: list[str]) -> bool:
-    if len(found) == 1:
-        return True  # nothing to choose from: the connection itself will tell
-    try:
-        socket.create_connection((address, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def apply(connection: Connection, settings: Mapping[str, str]) -> None:

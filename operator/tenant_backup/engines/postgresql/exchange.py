@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.engines.handles import handle
 
 from . import failures, names
 from .administrator import Administrator
@@ -84,20 +85,20 @@ def switch_back(admin: Administrator, live: str) -> None:
     if kept is None:
         message = f'database "{previous}" is not there: nothing was kept, or it was dropped; restore a backup'
         raise Failure(Reason.DATABASE_NOT_FOUND, message)
-    if admin.mark(previous) == f"undone {names.handle(admin.uid)}":
+    if admin.mark(previous) == f"undone {handle(admin.uid)}":
         return
     comments = [f"COMMENT ON DATABASE {quoted(previous)} IS {literal(kept['comment'])}"]
     if present is None:
         _exchange(admin, comments, [(previous, live)])
         return
-    mark = with_mark(present["comment"], f"undone {names.handle(admin.uid)}")
+    mark = with_mark(present["comment"], f"undone {handle(admin.uid)}")
     comments.append(f"COMMENT ON DATABASE {quoted(live)} IS {literal(mark)}")
     _exchange(admin, comments, [(live, side), (previous, live), (side, previous)])
 
 
 def previous_mark(admin: Administrator, previous: str, comment: str | None) -> str:
     """The statement that notes in the kept database what it is; `switch_back` reads it."""
-    mark = with_mark(comment, f"previous {names.handle(admin.uid)}")
+    mark = with_mark(comment, f"previous {handle(admin.uid)}")
     return f"COMMENT ON DATABASE {quoted(previous)} IS {literal(mark)}"
 
 

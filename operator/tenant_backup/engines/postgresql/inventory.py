@@ -9,6 +9,8 @@ import graphlib
 from dataclasses import dataclass
 from typing import Any
 
+from tenant_backup.engines.selection import Choice
+
 from .endpoint import Connection
 from .names import quoted
 
@@ -101,6 +103,11 @@ class Table:
         return f"{self.schema}.{self.name}"
 
     @property
+    def holds_rows(self) -> bool:
+        """Whether it has rows itself; those of a partitioned table are in the tables below it."""
+        return self.kind == "r"
+
+    @property
     def sql(self) -> str:
         """The quoted, qualified name."""
         return quoted(self.schema, self.name)
@@ -122,6 +129,12 @@ class ForeignKey:
     table: int
     references: int
     definition: str
+
+
+def select(choice: Choice[Table], where: str) -> str:
+    """The query that reads these rows; a value that is excluded is not even selected."""
+    columns = ", ".join(quoted(name) for name in choice.columns)
+    return f"SELECT {columns} FROM ONLY {choice.table.sql}{where}"  # noqa: S608 - quoted names
 
 
 def tables(connection: Connection) -> list[Table]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 
 from psycopg import sql
+
+from tenant_backup.engines.handles import handle
 
 _CUT = 48  # bytes of a database's name kept; with the suffix it stays within PostgreSQL's 63
 
@@ -29,11 +30,6 @@ def literal(value: str | None) -> str:
     return sql.Literal(value).as_string(None)
 
 
-def handle(uid: str) -> str:
-    """Return the 8 hex digits that stand for one TenantRestore in the names of a server."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:8]
-
-
 def side_database(target: str, uid: str) -> str:
     """The database a restore builds beside `target`, before it gets that name."""
     return f"{_cut(target)}_new_{handle(uid)}"
@@ -42,11 +38,6 @@ def side_database(target: str, uid: str) -> str:
 def previous_database(target: str, uid: str) -> str:
     """What `target` is called after a restore took its place."""
     return f"{_cut(target)}_old_{handle(uid)}"
-
-
-def temporary_login(uid: str) -> str:
-    """The login a restore loads with; it exists only while the restore runs."""
-    return f"tbr_{handle(uid)}"
 
 
 def _cut(name: str) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tenant_backup.engines.marks import mark_of, with_mark, without_mark
+
 from .endpoint import Connection
 
-MARK = "\ntenantbackup.dev/"  # begins what we add to a database's comment; never carried over
+__all__ = ["mark_of", "read", "with_mark", "without_mark"]
 
 _DATABASE = """
 SELECT pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, d.datlocprovider::text,
@@ -60,21 +62,6 @@ def read(connection: Connection, database: str) -> dict[str, Any] | None:
             {"role": role, "values": values} for role, values in connection.execute(_SETTINGS, (database,))
         ],
     }
-
-
-def without_mark(comment: str | None) -> str | None:
-    """Return a comment as its author wrote it."""
-    return (comment or "").partition(MARK)[0] or None
-
-
-def mark_of(comment: str | None) -> str:
-    """Return what we noted in a comment, empty when it is not ours."""
-    return (comment or "").partition(MARK)[2]
-
-
-def with_mark(comment: str | None, mark: str) -> str:
-    """Return a comment with our note behind it."""
-    return f"{without_mark(comment) or ''}{MARK}{mark}"
 
 
 def _acl(connection: Connection, database: str) -> list[dict[str, Any]]:

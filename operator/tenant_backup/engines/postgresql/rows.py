@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.reasons import Reason
 
 from . import failures
 from .endpoint import Connection
@@ -44,15 +44,6 @@ def copy_in(
             return int(cursor.rowcount)
     except psycopg.Error as error:
         raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
-
-
-def refuse_difference(table: str, expected: int, found: int) -> None:
-    """Raise ROWS_DIFFER unless the numbers agree."""
-    if expected != found:
-        message = (
-            f"table {table} has {found} rows, the backup has {expected}; the restore was not put in place"
-        )
-        raise Failure(Reason.ROWS_DIFFER, message)
 
 
 def count(connection: Connection, table: dict[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Which tables give rows to a backup, and which columns of them: pure functions over what the database lists.
+"""Which tables give rows to a backup, and which columns of them: pure functions over what a database lists.
 
 A name that matches nothing is an error before anything is dumped: a typing error in an exclusion would put a
 password into a backup, one in a module would leave its rows out.
@@ -7,15 +7,71 @@ password into a backup, one in a module would leave its rows out.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from tenant_backup.contract.job import Column, Module
 from tenant_backup.contract.reasons import Failure, Reason
 
-from .inventory import ForeignKey, Table
-from .names import quoted
-
 _SHOWN = 5  # names in one message
+
+
+class Table(Protocol):
+    """What is asked of every engine's tables."""
+
+    @property
+    def oid(self) -> int:
+        """A number of its own among the tables of one listing."""
+        ...
+
+    @property
+    def full_name(self) -> str:
+        """schema.table, unquoted: how job descriptions and manifests name it."""
+        ...
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether rows are in the table itself; else in those below it, or nowhere."""
+        ...
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The tables it is a part of."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns a backup can carry: not those that are generated."""
+        ...
+
+    @property
+    def generated(self) -> tuple[str, ...]:
+        """The columns the server computes."""
+        ...
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Its columns in order, empty without one."""
+        ...
+
+
+class ForeignKey(Protocol):
+    """A reference from one table to another."""
+
+    @property
+    def table(self) -> int:
+        """The table that has it."""
+        ...
+
+    @property
+    def references(self) -> int:
+        """The table it points to."""
+        ...
+
+
+TableT = TypeVar("TableT", bound=Table)
+KeyT = TypeVar("KeyT", bound=ForeignKey)
 
 
 @dataclass(frozen=True)
@@ -29,10 +85,10 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[TableT]):
     """The answer for one table: whether its rows are taken, and which columns are left out."""
 
-    table: Table
+    table: TableT
     with_rows: bool
     excluded: tuple[str, ...] = ()
 
@@ -41,13 +97,8 @@ class Choice:
         """The columns that leave the server, in the table's order."""
         return tuple(name for name in self.table.columns if name not in self.excluded)
 
-    def select(self, where: str) -> str:
-        """The query that reads these rows; a value that is excluded is not even selected."""
-        columns = ", ".join(quoted(name) for name in self.columns)
-        return f"SELECT {columns} FROM ONLY {self.table.sql}{where}"  # noqa: S608 - quoted names
 
-
-def choose(tables: list[Table], policy: Policy) -> list[Choice]:
+def choose(tables: Sequence[TableT], policy: Policy) -> list[Choice[TableT]]:
     """Decide for every table. Raises Failure TABLE_NOT_FOUND, COLUMN_NOT_FOUND or INVALID_SPEC."""
     tree = _Tree(tables)
     members = {module.name: _named(tree, module.tables, f"module {module.name}") for module in policy.modules}
@@ -57,7 +108,7 @@ def choose(tables: list[Table], policy: Policy) -> list[Choice]:
     return [
         Choice(
             table,
-            with_rows=table.kind == "r"
+            with_rows=table.holds_rows
             and table.oid not in left_out
             and (wanted is None or table.oid in wanted),
             excluded=tuple(name for name in table.columns if name in columns.get(table.oid, set())),
@@ -66,25 +117,11 @@ def choose(tables: list[Table], policy: Policy) -> list[Choice]:
     ]
 
 
-def refuse_unreadable(choices: list[Choice], sequences: list[str], user: str) -> None:
-    """Raise PERMISSION_DENIED, with the GRANT to run, for whatever this login cannot read in full."""
-    tables = [choice.table for choice in choices]
-    unreadable = [table.sql for table in tables if not table.readable]
-    if unreadable or sequences:
-        schemas = sorted({quoted(table.schema) for table in tables if not table.readable})
-        raise Failure(Reason.PERMISSION_DENIED, _grants(unreadable, sequences, schemas, user))
-    hidden = [choice.table.full_name for choice in choices if choice.with_rows and choice.table.rows_hidden]
-    if hidden:
-        advice = f"run: ALTER ROLE {quoted(user)} BYPASSRLS"
-        message = f"row-level security would hide rows of {shown(hidden)} from {quoted(user)}; {advice}"
-        raise Failure(Reason.PERMISSION_DENIED, message)
-
-
-def loose_foreign_keys(choices: list[Choice], keys: list[ForeignKey]) -> list[ForeignKey]:
+def loose_foreign_keys(choices: Sequence[Choice[TableT]], keys: Sequence[KeyT]) -> list[KeyT]:
     """Return the foreign keys that cannot hold after a restore: rows they refer to are not in the backup."""
     tree = _Tree([choice.table for choice in choices])
     with_rows = {choice.table.oid for choice in choices if choice.with_rows}
-    leaves = {choice.table.oid for choice in choices if choice.table.kind == "r"}
+    leaves = {choice.table.oid for choice in choices if choice.table.holds_rows}
 
     def complete(oid: int) -> bool:
         return tree.below(oid) & leaves <= with_rows
@@ -101,7 +138,7 @@ def shown(names: list[str]) -> str:
 class _Tree:
     """Tables with their partitions and children: what is said of a parent holds for those below it."""
 
-    def __init__(self, tables: list[Table]) -> None:
+    def __init__(self, tables: Sequence[Table]) -> None:
         self.tables = {table.oid: table for table in tables}
         self.by_name = {table.full_name: table.oid for table in tables}
         self._children: dict[int, list[int]] = {}
@@ -181,12 +218,3 @@ def _check_column(table: Table, column: str) -> None:
     if column in table.primary_key:
         message = f'column "{column}" is in the primary key of {table.full_name}; exclude the table instead'
         raise Failure(Reason.INVALID_SPEC, message)
-
-
-def _grants(tables: list[str], sequences: list[str], schemas: list[str], user: str) -> str:
-    grants = [f"GRANT USAGE ON SCHEMA {name} TO {quoted(user)}" for name in schemas[:_SHOWN]]
-    if tables:
-        grants.append(f"GRANT SELECT ON {', '.join(tables[:_SHOWN])} TO {quoted(user)}")
-    if sequences:
-        grants.append(f"GRANT SELECT ON SEQUENCE {', '.join(sequences[:_SHOWN])} TO {quoted(user)}")
-    return f"{quoted(user)} may not read {shown(tables + sequences)}; run: {'; '.join(grants)}"

@@ -1,0 +1,1 @@
+"""The MySQL family: reads and restores MariaDB."""

@@ -1,0 +1,96 @@
+"""What a login may do, read from SHOW GRANTS, and what is missing, as the GRANT to run.
+
+A table, trigger, event or routine that a login may not see is not listed to it: it would be missing in a
+backup without a word. So rights are asked for on the whole database, before anything is read.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from .endpoint import Connection
+from .names import account, granted, quoted
+
+_LINE = re.compile(r"GRANT (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*) TO ")
+_NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
+_SEES_ROUTINES = ("EXECUTE", "ALTER ROUTINE", "SHOW CREATE ROUTINE")
+# What an ordinary account may have on the whole server without reaching beyond its own databases.
+_HARMLESS = frozenset(
+    {
+        "USAGE",
+        "PROCESS",
+        "RELOAD",
+        "SHOW DATABASES",
+        "BINLOG MONITOR",
+        "REPLICATION CLIENT",
+        "CONNECTION ADMIN",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Rights:
+    """The rights of one account: on the server, and on one database with those of the server."""
+
+    account: str  # user@host, quoted
+    everywhere: frozenset[str]
+    here: frozenset[str]
+
+    def may(self, right: str) -> bool:
+        """Whether it has a right on the database."""
+        return right in self.here or "ALL PRIVILEGES" in self.here
+
+    @property
+    def beyond(self) -> list[str]:
+        """Rights on the whole server that let it reach beyond its databases."""
+        return sorted(self.everywhere - _HARMLESS)
+
+
+def of_session(connection: Connection, database: str) -> Rights:
+    """Read the rights of the account that is connected, its active role's included."""
+    lines = [str(row[0]) for row in connection.rows("SHOW GRANTS")]
+    name = account(str(connection.scalar("SELECT CURRENT_USER()")))
+    return parse(lines, name, database)
+
+
+def parse(lines: list[str], name: str, database: str) -> Rights:
+    """Read the lines of SHOW GRANTS."""
+    everywhere: set[str] = set()
+    here: set[str] = set()
+    for line in lines:
+        found = _LINE.match(line)
+        if not found:
+            continue
+        rights = {right.strip() for right in found["rights"].split(",")}
+        if found["kind"] == "*.*":
+            everywhere |= rights
+        elif _matches(found["database"].replace("``", "`"), database):
+            here |= rights
+    return Rights(name, frozenset(everywhere), frozenset(everywhere | here))
+
+
+def refuse_blind(rights: Rights, database: str) -> None:
+    """Raise PERMISSION_DENIED, with the GRANT to run, unless everything in the database is listed to it."""
+    missing = [right for right in _NEEDED if not rights.may(right)]
+    if not any(rights.may(right) for right in _SEES_ROUTINES):
+        missing.append("EXECUTE")
+    if missing:
+        on = f"GRANT {', '.join(missing)} ON {granted(database)}.* TO {rights.account}"
+        message = f"{rights.account} would not see everything in {quoted(database)}"
+        raise Failure(Reason.PERMISSION_DENIED, f"{message}; run: {on}")
+
+
+def _matches(pattern: str, database: str) -> bool:
+    """Whether a grant's pattern, in which _ and % stand for others unless escaped, means a database."""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    wild = {"_": "?", "%": "*"}
+    return fnmatch.fnmatchcase(database, "".join(wild.get(part) or _exactly(part) for part in parts))
+
+
+def _exactly(part: str) -> str:
+    character = part[1:] if part.startswith("\\") and len(part) > 1 else part
+    return f"[{character}]" if character in "*?[" else character

@@ -1,0 +1,27 @@
+"""Identifiers, literals and accounts as SQL text, for sessions with sql_mode = ''."""
+
+from __future__ import annotations
+
+
+def quoted(*parts: str) -> str:
+    """Return a possibly qualified identifier, each part in backticks."""
+    return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
+
+
+def literal(value: str | None) -> str:
+    """Return a string literal, or NULL."""
+    if value is None:
+        return "NULL"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0")
+    return f"'{escaped}'"
+
+
+def granted(database: str) -> str:
+    """Return a database as GRANT takes it, where _ and % would stand for others, too."""
+    return quoted(database.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%"))
+
+
+def account(current_user: str) -> str:
+    """Return user@host, as CURRENT_USER() says it, in quotes."""
+    user, _, host = current_user.rpartition("@")
+    return f"{literal(user)}@{literal(host)}"

@@ -1,0 +1,241 @@
+r"""Rows as lines of tab-separated values, out of the server and into it.
+
+The format is LOAD DATA's own: a tab between values, a newline after a row, a backslash before either of them
+and before itself, \N for NULL. Values have the bytes they have in the table, whatever their character set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from MySQLdb import Error
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import failures
+from .endpoint import Connection, encoded
+from .names import literal, quoted
+
+_BATCH_BYTES = 8 << 20  # rows that are in memory at once, at most, but for one that is longer
+_BATCH_ROWS = 5000
+_BLOCK_BYTES = 256 << 10  # what is written at once, about
+_PIPE_BYTES = 1 << 20
+_INSERT_BYTES = 1 << 20  # of one INSERT, about
+# Bytes that text does not have: joined with them, a block is escaped as a whole.
+_SEPARATORS = (b"\x1f", b"\x1e", b"\x1d")
+_ESCAPES = (
+    (b"\\", b"\\\\"),
+    (b"\t", b"\\t"),
+    (b"\n", b"\\n"),
+    *zip(_SEPARATORS, (b"\t", b"\n", rb"\N"), strict=True),
+)
+_TRUNCATED = 1265  # a warning: of ENUM it says that a value is the empty one
+
+Values = tuple[bytes | None, ...]
+
+
+def read(connection: Connection, query: str, widest: int, out: int) -> int:
+    """Write the rows of a query to the descriptor `out`; return how many. Raises Error, OSError.
+
+    `widest` is how many bytes a row has at most.
+    """
+    count = 0
+    for rows in _batches(connection, query, widest):
+        write(out, lines(rows))
+        count += len(rows)
+    return count
+
+
+def lines(rows: list[Values]) -> bytes:
+    """Return rows as text. Looks into single values only where nothing else helps."""
+    block = _joined(rows, b"\t", b"\n", rb"\N")
+    if block is None:
+        block = _joined(rows, *_SEPARATORS)
+        if block is None:
+            return b"".join([_line(row) for row in rows])
+        for found, put in _ESCAPES:
+            block = block.replace(found, put)
+    return block
+
+
+def load(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
+    """Copy one segment into a table (quoted), with LOAD DATA where the server allows it; return its rows.
+
+    Raises Failure(LOAD_FAILED), and whatever `blocks` raises.
+    """
+    try:
+        if connection.scalar("SELECT @@local_infile") == "1":
+            return _load_data(connection, table, target, blocks)
+        return _insert(connection, table, target, blocks)
+    except Error as error:
+        raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
+
+
+def _batches(connection: Connection, query: str, widest: int) -> Iterator[list[Values]]:
+    at_once = max(1, min(_BATCH_ROWS, _BATCH_BYTES // widest))
+    connection.raw.query(encoded(query))
+    result = connection.raw.use_result()
+    batch: list[Values] = []
+    size = 0
+    while fetched := result.fetch_row(at_once):
+        batch.extend(fetched)
+        # Where rows may be long they come one by one, and are counted.
+        size += sum(len(value) for row in fetched for value in row if value) if at_once < 64 else 0
+        if len(batch) >= _BATCH_ROWS or size >= _BLOCK_BYTES or at_once >= 64:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _joined(rows: list[Values], tab: bytes, newline: bytes, null: bytes) -> bytes | None:
+    """Join rows, None when a value has one of the separators, or what begins `null`, in it."""
+    nulls = 0
+    try:
+        block = newline.join([tab.join(row) for row in rows]) + newline  # type: ignore[arg-type]
+    except TypeError:
+        block = newline.join([tab.join([null if v is None else v for v in row]) for row in rows]) + newline
+        nulls = sum(row.count(None) for row in rows)
+    wanted = (len(rows), len(rows) * (len(rows[0]) - 1), nulls)
+    return block if wanted == (block.count(newline), block.count(tab), block.count(null[:1])) else None
+
+
+def _line(row: Values) -> bytes:
+    return b"\t".join([rb"\N" if value is None else _escaped(value) for value in row]) + b"\n"
+
+
+def _escaped(value: bytes) -> bytes:
+    return value.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
+
+
+def write(out: int, block: bytes | memoryview) -> None:
+    """Write all of a block to a descriptor."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(out, view) :]
+
+
+def _load_data(
+    connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]
+) -> int:
+    """Let the server read from a pipe: it is sent what `blocks` yields, and no file of this machine."""
+    places, sets = _assignments(table)
+    into = f"INTO TABLE {target} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\'"
+    how = f"{into} LINES TERMINATED BY '\\n' ({', '.join(places)}){sets}"
+    with _piped(blocks) as path:
+        loaded = connection.run(f"LOAD DATA LOCAL INFILE {literal(path)} {how}")
+    _refuse_warnings(connection, table)
+    return loaded
+
+
+@contextlib.contextmanager
+def _piped(blocks: Iterable[memoryview]) -> Iterator[str]:
+    """Write blocks into a pipe in a thread; raise at the end what that raised."""
+    readable, writable = os.pipe()
+    with contextlib.suppress(OSError):  # more than an ordinary user may have: then it stays small
+        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    broken: list[BaseException] = []
+
+    def feed() -> None:
+        try:
+            for block in blocks:
+                write(writable, block)
+        except BrokenPipeError:
+            pass  # the server has refused: it says why
+        except BaseException as error:  # noqa: BLE001 - told by the thread that loads
+            broken.append(error)
+        finally:
+            os.close(writable)
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    try:
+        yield f"/proc/self/fd/{readable}"
+    finally:
+        os.close(readable)
+        thread.join()
+        if broken:
+            raise broken[0]
+
+
+def _insert(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
+    """The same with INSERT, made of whole lines: their escapes mean the same in a string literal."""
+    columns = ", ".join(quoted(name) for name in table["columns"])
+    texts = [place for place, name in enumerate(table["columns"]) if name in table["textColumns"]]
+    values = [(name, value) for name, value in table["fill"].items()]
+    listed = ", ".join([columns, *(quoted(name) for name, _ in values)])
+    more = "".join(f",{_text(value)}" for _, value in values).encode()
+    head = encoded(f"INSERT INTO {target} ({listed}) VALUES ")  # noqa: S608 - quoted names
+    count = 0
+    for rows in _whole_lines(blocks):
+        tuples = b",".join([_tuple(row, texts, more) for row in rows])
+        count += connection.run(head + tuples)
+        _refuse_warnings(connection, table)
+    return count
+
+
+def _tuple(line: bytes, texts: list[int], more: bytes) -> bytes:
+    row = b"'" + line.replace(b"'", rb"\'").replace(b"\t", b"','") + b"'"
+    row = row.replace(rb"'\N'", b"NULL")
+    if texts:
+        parts = line.split(b"\t")
+        row = b",".join([_value(part, text=place in texts) for place, part in enumerate(parts)])
+    return b"(" + row + more + b")"
+
+
+def _value(part: bytes, *, text: bool) -> bytes:
+    if part == rb"\N":
+        return b"NULL"
+    value = b"'" + part.replace(b"'", rb"\'") + b"'"
+    return b"CONVERT(" + value + b" USING ascii)" if text else value
+
+
+def _whole_lines(blocks: Iterable[memoryview]) -> Iterator[list[bytes]]:
+    """Yield lines without their newlines, as many as fit into one INSERT."""
+    waiting: list[bytes] = []
+    size, rest = 0, b""
+    for block in blocks:
+        *found, rest = (rest + bytes(block)).split(b"\n")
+        for line in found:
+            waiting.append(line)
+            size += len(line)
+            if size >= _INSERT_BYTES:
+                yield waiting
+                waiting, size = [], 0
+    if waiting:
+        yield waiting
+
+
+def _assignments(table: dict[str, Any]) -> tuple[list[str], str]:
+    """Return where each value of a line goes, and what is computed: text that has to be called text."""
+    places, computed = [], []
+    for place, name in enumerate(table["columns"]):
+        if name in table["textColumns"]:
+            places.append(f"@v{place}")
+            computed.append(f"{quoted(name)} = CONVERT(@v{place} USING ascii)")
+        else:
+            places.append(quoted(name))
+    computed += [f"{quoted(name)} = {_text(value)}" for name, value in table["fill"].items()]
+    return places, f" SET {', '.join(computed)}" if computed else ""
+
+
+def _text(value: str | None) -> str:
+    """Return a value that somebody wrote, as text of its own in a session without a character set."""
+    return "NULL" if value is None else f"_utf8mb4{literal(value)}"
+
+
+def _refuse_warnings(connection: Connection, table: dict[str, Any]) -> None:
+    """A value that the server had to change is a value that is lost. Raises LOAD_FAILED."""
+    if not connection.raw.warning_count():
+        return
+    # The empty value that an ENUM has for what was once wrong comes with a warning, and is what it was.
+    tolerated = {str(_TRUNCATED)} if table["hasEnum"] else set()
+    told = [row for row in connection.rows("SHOW WARNINGS") if row[1] not in tolerated]
+    if told:
+        message = f"loading {table['name']} would change values: {told[0][2]} ({told[0][1]})"
+        raise Failure(Reason.LOAD_FAILED, message)

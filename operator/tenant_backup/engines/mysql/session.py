@@ -1,0 +1,51 @@
+"""The settings of every session we open, always explicit.
+
+What somebody set for the server or by init_connect never changes what a backup reads or how a restore
+understands it. Text is never converted: names and definitions are UTF-8 as the server keeps them, values have
+the bytes of their column's character set.
+"""
+
+from __future__ import annotations
+
+_ALWAYS = {
+    "sql_mode": "''",
+    "time_zone": "'+00:00'",  # of TIMESTAMP columns
+    "autocommit": "1",
+    "completion_type": "'NO_CHAIN'",
+    "sql_select_limit": "18446744073709551615",
+    "sql_big_selects": "1",
+    "sql_safe_updates": "0",
+    "sql_auto_is_null": "0",
+    "sql_quote_show_create": "1",
+    "max_statement_time": "0",
+    "lock_wait_timeout": "10",  # longer than any statement of an application; a migration is for the next try
+    "idle_transaction_timeout": "0",
+    "idle_readonly_transaction_timeout": "0",
+    "wait_timeout": "86400",
+    "net_read_timeout": "3600",  # an archive that waits for its store does not lose the server
+    "net_write_timeout": "3600",
+}
+
+# A load meets rows that were allowed when they were written: zero dates, 0 in AUTO_INCREMENT columns, rows
+# older than a constraint. Circular foreign keys have no order in which they could be checked.
+_LOADING = {
+    "sql_mode": "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    "foreign_key_checks": "0",
+    "unique_checks": "0",
+    "check_constraint_checks": "0",
+}
+_TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"
+
+
+def for_reading() -> list[str]:
+    """Return the statements that make a session fit for reading."""
+    return ["SET NAMES binary", _set(_ALWAYS), _TRANSACTIONS]
+
+
+def for_loading() -> list[str]:
+    """Return the statements that make a session fit for loading."""
+    return ["SET NAMES binary", _set({**_ALWAYS, **_LOADING}), _TRANSACTIONS]
+
+
+def _set(values: dict[str, str]) -> str:
+    return "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in values.items())

@@ -1,0 +1,146 @@
+"""The pure parts of the MariaDB engine: rows as lines, rights, versions, names, definitions."""
+
+from __future__ import annotations
+
+import pytest
+from MySQLdb import Error
+
+from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.engines.mysql import definitions, failures, grants, names, rows, versions
+from tenant_backup.engines.mysql.definitions import Definition
+from tenant_backup.engines.mysql.inventory import KeyPart, Table
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(b"1", b"a"), (b"2", b"")], b"1\ta\n2\t\n"),
+        ([(b"1", None), (None, b"b")], b"1\t\\N\n\\N\tb\n"),
+        ([(b"a\tb", b"c\nd"), (b"e\\f", b"g")], b"a\\tb\tc\\nd\ne\\\\f\tg\n"),
+        ([(b"\\N", None)], b"\\\\N\t\\N\n"),
+        ([(b"",), (None,), (b"\n",)], b"\n\\N\n\\n\n"),
+        ([(b"\x00\xff\r",)], b"\x00\xff\r\n"),
+        ([(b"\x1f\t", b"x"), (b"\x1e", None), (b"\x1d\\", b"\n")], b"\x1f\\t\tx\n\x1e\t\\N\n\x1d\\\\\t\\n\n"),
+        ([(b"\x1f", b"x")], b"\x1f\tx\n"),
+    ],
+)
+def test_rows_become_lines_that_say_what_they_said(
+    values: list[tuple[bytes | None, ...]], expected: bytes
+) -> None:
+    """One newline for each row, whatever is in it."""
+    assert expected == rows.lines(values)
+    assert expected.count(b"\n") == len(values)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 1000])
+def test_lines_become_inserts_wherever_the_blocks_are_cut(pieces: int) -> None:
+    """NULL is not the text N, and a quote in a value does not end it."""
+    values: list[tuple[bytes | None, ...]] = [(b"it's", None), (b"\\N", b"'\\N'"), (b"a\tb", b"c\nd")]
+    data = rows.lines(values)
+    blocks = [memoryview(data[at : at + pieces]) for at in range(0, len(data), pieces)]
+    lines = [line for found in rows._whole_lines(blocks) for line in found]
+    assert [rows._tuple(line, [], b"") for line in lines] == [
+        rb"('it\'s',NULL)",
+        rb"('\\N','\'\\N\'')",
+        rb"('a\tb','c\nd')",
+    ]
+    assert rows._tuple(lines[0], [0], b",NULL") == rb"(CONVERT('it\'s' USING ascii),NULL,NULL)"
+
+
+LINES = [
+    "GRANT USAGE ON *.* TO `t`@`%` IDENTIFIED BY PASSWORD '*E2'",
+    "GRANT SELECT, SHOW VIEW ON `acme\\_1`.* TO `t`@`%`",
+    "GRANT EVENT ON `ac%`.* TO `t`@`%` WITH GRANT OPTION",
+    "GRANT TRIGGER ON `acmeX1`.* TO `t`@`%`",
+    "GRANT EXECUTE ON `acme\\_1`.`t` TO `t`@`%`",
+    "GRANT `reader` TO `t`@`%`",
+]
+
+
+def test_rights_are_those_of_the_database_by_name_or_pattern() -> None:
+    """Rights on a single table are not rights on the database."""
+    found = grants.parse(LINES, "'t'@'%'", "acme_1")
+    assert (found.here, found.beyond) == (frozenset({"USAGE", "SELECT", "SHOW VIEW", "EVENT"}), [])
+    with pytest.raises(Failure) as caught:
+        grants.refuse_blind(found, "acme_1")
+    assert caught.value.message.endswith("run: GRANT TRIGGER, EXECUTE ON `acme\\_1`.* TO 't'@'%'")
+    everything = grants.parse(["GRANT ALL PRIVILEGES ON *.* TO `t`@`%`"], "'t'@'%'", "acme_1")
+    grants.refuse_blind(everything, "acme_1")
+    assert everything.beyond == ["ALL PRIVILEGES"]
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("10.11.6-MariaDB-0+deb12u1", "10.11.6"),
+        ("5.5.5-11.8.2-MariaDB", "11.8.2"),
+        ("12.0.1-MariaDB", "12.0.1"),
+    ],
+)
+def test_a_server_says_its_version(said: str, version: str) -> None:
+    """With what its packager and old replicas add."""
+    assert versions.supported(said) == version
+
+
+@pytest.mark.parametrize("said", ["8.4.3", "5.7.44-log", "10.6.18-MariaDB", "unknown"])
+def test_a_server_that_is_not_known_is_refused_by_its_own_words(said: str) -> None:
+    """MySQL too, until it is proven."""
+    with pytest.raises(Failure) as caught:
+        versions.supported(said)
+    assert (caught.value.reason, said.partition("-")[0] in caught.value.message) == (
+        Reason.UNSUPPORTED_CONTENT,
+        True,
+    )
+
+
+def test_names_are_quoted_and_patterns_mean_one_database() -> None:
+    """Also those that were made to break out."""
+    assert names.quoted("a`b", "c") == "`a``b`.`c`"
+    assert names.literal("a'b\\") == "'a\\'b\\\\'"
+    assert names.granted("a_%\\") == "`a\\_\\%\\\\`"
+    assert names.account("o'hara@%") == "'o\\'hara'@'%'"
+
+
+def test_a_definition_loses_its_definer_and_the_name_of_its_own_database() -> None:
+    """Not what a string says, and not a table that is called like the database."""
+    sql = "CREATE ALGORITHM=MERGE DEFINER=`a``b`@`%` SQL SECURITY DEFINER VIEW `v` AS select '`d`.`t`' from `d`.`t` join `o`.`d`.`x`"
+    found = definitions._relative(definitions._owned("VIEW", "v", sql, {}), "d")
+    assert found.definer == "a`b@%"
+    assert found.sql == (
+        "CREATE ALGORITHM=MERGE SQL SECURITY DEFINER VIEW `v` AS select '`d`.`t`' from `t` join `o`.`d`.`x`"
+    )
+
+
+def test_definitions_survive_the_archive() -> None:
+    """Bytes that are no UTF-8 too."""
+    found = [Definition("FUNCTION", "f", "RETURN '\udcff ü\n'", "a@b", {"sql_mode": "ORACLE"})]
+    blob = definitions.to_blob(found)
+    assert (definitions.from_blob(blob), blob.count(b"\n"), blob.isascii()) == (found, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "engine", "order"),
+    [
+        ((KeyPart("a", False, True),), "InnoDB", " FORCE INDEX (PRIMARY) ORDER BY `a`"),
+        (
+            (KeyPart("a", True, True), KeyPart("b", False, True)),
+            "InnoDB",
+            " FORCE INDEX (PRIMARY) ORDER BY `a` DESC, `b`",
+        ),
+        ((KeyPart("a", False, False),), "InnoDB", ""),
+        ((KeyPart("a", False, True),), "MyISAM", ""),
+        ((), "InnoDB", ""),
+    ],
+)
+def test_rows_are_read_as_they_lie(key: tuple[KeyPart, ...], engine: str, order: str) -> None:
+    """The same from run to run, and never sorted."""
+    assert Table(0, "d", "t", "BASE TABLE", engine, (), (), key).order == order
+
+
+def test_a_server_is_understood_by_its_numbers() -> None:
+    """Whatever language it speaks."""
+    found = failures.of_error(Error(1045, "Zugriff verweigert"), Reason.DUMP_FAILED, "reading")
+    assert (found.reason, found.retriable) == (Reason.AUTHENTICATION_FAILED, False)
+    assert failures.of_error(Error(2013, "weg"), Reason.LOAD_FAILED, "x").retriable is True
+    assert failures.of_error(Error(1205, "warten"), Reason.LOAD_FAILED, "x").reason is Reason.LOAD_FAILED
+    assert failures.of_error(Error(9999, "?"), Reason.LOAD_FAILED, "x").reason is Reason.LOAD_FAILED
