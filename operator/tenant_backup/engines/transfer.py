@@ -87,8 +87,8 @@ class Transfer:
     ) -> None:
         """Prepare to load with at most so many sessions; what `loader` opens raises Failure only.
 
-        `following` says what may be done on a table as soon as all its rows are committed. A session that finds
-        no rows left to load does some of it, as long as others load: nobody may rely on it.
+        `following` says what may be done on a table as soon as all its rows are committed. A session that
+        finds no rows left to load does some of it, as long as others load: nobody may rely on it.
         """
         self._tables, self._contents, self._loader = tables, contents, loader
         self._following = following
