@@ -21,6 +21,7 @@ from tenant_backup.contract.job import Database
 
 INSTALLED = Path("/usr/sbin/mariadbd")
 PASSWORDS = {"boss": "super:secret\\word", "tenant": "te'nant secret"}
+_AS_MYSQL = ["--user=mysql"] if os.getuid() == 0 else []
 _OPTIONS = [
     "--no-defaults",
     "--bind-address=127.0.0.1",
@@ -43,10 +44,11 @@ class MariaDB:
 
     def create(self) -> None:
         """Make the data directory and start on it."""
-        shutil.chown(self.folder, "mysql")
+        if os.getuid() == 0:
+            shutil.chown(self.folder, "mysql")
         self.folder.chmod(0o755)
         self.port = _free_port()
-        made = ["--no-defaults", "--user=mysql", f"--datadir={self.data}", "--skip-test-db"]
+        made = ["--no-defaults", *_AS_MYSQL, f"--datadir={self.data}", "--skip-test-db"]
         how = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         subprocess.run(["mariadb-install-db", *made, *how], check=True, capture_output=True)
         self.start()
@@ -69,7 +71,7 @@ class MariaDB:
         """Start the server and wait until it answers."""
         where = [f"--datadir={self.data}", f"--port={self.port}", f"--socket={self.socket}"]
         log = (self.folder / "log").open("ab")
-        command = [str(INSTALLED), *_OPTIONS, *self.options, "--user=mysql", *where]
+        command = [str(INSTALLED), *_OPTIONS, *self.options, *_AS_MYSQL, *where]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
             with contextlib.suppress(Error):
