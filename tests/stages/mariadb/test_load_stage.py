@@ -352,3 +352,25 @@ def test_a_zombie_of_an_earlier_attempt_can_do_nothing_any_more(
     assert zombie.returncode in (ExitCode.RETRIABLE, ExitCode.PERMANENT, ExitCode.PEER_FAILED)
     assert maria.scalar("SELECT count(*) FROM users", copy) == "100"
     assert (maria.logins(), maria.databases(name)) == ([], [name, copy])
+
+
+def test_a_stop_order_leaves_nothing_behind(maria: MariaDB, new_database: Make, pod: Path) -> None:
+    """Told to stop in the middle of the rows: neither a database nor a login, and no session of it."""
+    name = new_database(USERS)
+    held, go = threading.Event(), threading.Event()
+
+    def hang(segment: str) -> None:
+        if segment != "schema":
+            held.set()
+            go.wait(60)
+
+    peer = OpenPeer(dumped(maria, name), on_segment=hang)
+    stage = start("load", restore(maria, name, f"{name}_copy"), pod)
+    assert held.wait(60)
+    stage.send_signal(signal.SIGTERM)
+    stage.communicate(timeout=60)
+    go.set()
+    peer.close()
+    assert stage.returncode == ExitCode.RETRIABLE
+    assert (maria.databases(name), maria.logins()) == ([name], [])
+    assert maria.sql("SELECT 1 FROM information_schema.PROCESSLIST WHERE user LIKE 'tbr%'") == []
