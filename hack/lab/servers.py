@@ -1,4 +1,4 @@
-"""Real servers as pods: PostgreSQL, an S3 store, a webhook receiver; small enough for a laptop."""
+"""Real servers as pods: PostgreSQL, MariaDB, an S3 store, a webhook receiver; small enough for a laptop."""
 
 from __future__ import annotations
 
@@ -102,6 +102,82 @@ def postgres(kubectl: Kubectl, name: str, image: str, *arguments: str) -> Postgr
             env=[_from_secret("POSTGRES_PASSWORD", f"{name}-admin", "password")],
             mount="/var/lib/postgresql/data",
             ready={"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1"]}},
+        ),
+    )
+    kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
+    return server
+
+
+@dataclass(frozen=True)
+class MariaDB:
+    """A MariaDB server in a pod; statements run with mariadb inside it."""
+
+    kubectl: Kubectl
+    name: str
+    password: str
+
+    @property
+    def host(self) -> str:
+        """The address other pods use."""
+        return f"{self.name}.{self.kubectl.namespace}.svc"
+
+    def sql(self, statements: str, database: str = "") -> str:
+        """Run statements as the administrator; return rows separated by tabs, without headings."""
+        command = ["mariadb", "--no-defaults", "-S", "/tmp/mysqld.sock", "-u", "root", "-N", "-B"]
+        inside = [f"deploy/{self.name}", "--", *command, *([database] if database else [])]
+        return self.kubectl("exec", "-i", *inside, stdin=statements).strip()
+
+    def as_tenant(self, database: str, password: str, statements: str) -> None:
+        """Run statements as the account that has the database's name."""
+        client = ["mariadb", "--no-defaults", "--default-character-set=utf8mb4", "-h", "127.0.0.1"]
+        inside = ["env", f"MYSQL_PWD={password}", *client, "-u", database]
+        self.kubectl("exec", "-i", f"deploy/{self.name}", "--", *inside, database, stdin=statements)
+
+    def create_database(self, database: str, password: str, rights: str = "ALL") -> None:
+        """Create an empty database and an account of the same name with these rights on it."""
+        self.sql(
+            f"CREATE DATABASE {database} CHARACTER SET utf8mb4;"
+            f" CREATE USER {database}@'%' IDENTIFIED BY '{password}';"
+            f" GRANT {rights} ON {database}.* TO {database}@'%'"
+        )
+
+    def fingerprint(self, database: str) -> str:
+        """Each table's checksum, and all definitions and triggers as mariadb-dump writes them."""
+        names = self.sql(
+            f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
+            " AND table_type = 'BASE TABLE' ORDER BY 1"
+        ).split()
+        sums = [self.sql(f"CHECKSUM TABLE {name} EXTENDED", database).split("\t")[1] for name in names]
+        options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
+        command = [
+            "mariadb-dump",
+            "--no-defaults",
+            "-S",
+            "/tmp/mysqld.sock",
+            "-u",
+            "root",
+            *options,
+            database,
+        ]
+        text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
+        return "\n".join([*map(" ".join, zip(names, sums, strict=True)), text])
+
+
+def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:
+    """Start a MariaDB server and wait until it answers; its data goes with the pod."""
+    server = MariaDB(kubectl, name, _password_of(kubectl, name))
+    answers = "mariadb --no-defaults -S /tmp/mysqld.sock -u root -e 'SELECT 1'"
+    kubectl.apply(
+        secret(f"{name}-admin", username="root", password=server.password),
+        _service(name, 3306),
+        _deployment(
+            name,
+            image,
+            3306,
+            [],
+            env=[_from_secret("MARIADB_PASSWORD", f"{name}-admin", "password")],
+            mount="/var/lib/mysql",
+            ready={"exec": {"command": ["sh", "-c", answers]}},
         ),
     )
     kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")

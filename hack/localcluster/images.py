@@ -101,6 +101,12 @@ IMAGES = (
         arguments=("DEBIAN=trixie", "MAJOR=17"),
     ),
     Image(
+        "localhost/test-mariadb:10.11",
+        "tests/images/mariadb/Dockerfile",
+        ("tests/images/mariadb",),
+        ("bookworm",),
+    ),
+    Image(
         "localhost/test-versitygw:dev",
         "tests/images/versitygw/Dockerfile",
         ("tests/images/versitygw",),

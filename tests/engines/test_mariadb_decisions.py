@@ -57,16 +57,25 @@ LINES = [
 ]
 
 
-def test_rights_are_those_of_the_database_by_name_or_pattern() -> None:
-    """Rights on a single table are not rights on the database."""
+def test_rights_are_those_of_the_pattern_that_says_most_and_of_no_other() -> None:
+    """The server looks no further than that; rights on a single table are not rights on the database."""
     found = grants.parse(LINES, "'t'@'%'", "acme_1")
-    assert (found.here, found.beyond) == (frozenset({"USAGE", "SELECT", "SHOW VIEW", "EVENT"}), [])
+    assert (found.here, found.beyond) == (frozenset({"USAGE", "SELECT", "SHOW VIEW"}), [])
     with pytest.raises(Failure) as caught:
         grants.refuse_blind(found, "acme_1")
-    assert caught.value.message.endswith("run: GRANT TRIGGER, EXECUTE ON `acme\\_1`.* TO 't'@'%'")
+    assert caught.value.message.endswith("run: GRANT TRIGGER, EVENT, EXECUTE ON `acme\\_1`.* TO 't'@'%'")
     everything = grants.parse(["GRANT ALL PRIVILEGES ON *.* TO `t`@`%`"], "'t'@'%'", "acme_1")
     grants.refuse_blind(everything, "acme_1")
     assert everything.beyond == ["ALL PRIVILEGES"]
+
+
+def test_a_grant_is_asked_for_where_the_account_has_its_rights_already() -> None:
+    """One on the exact name would hide them, and the application would lose its own."""
+    lines = ["GRANT SELECT, INSERT ON `acme_1`.* TO `t`@`%`", "GRANT TRIGGER ON `acme\\_1`.* TO `reader`"]
+    found = grants.parse(lines, "'t'@'%'", "acme_1")
+    with pytest.raises(Failure) as caught:
+        grants.refuse_blind(found, "acme_1")
+    assert caught.value.message.endswith("run: GRANT SHOW VIEW, EVENT, EXECUTE ON `acme_1`.* TO 't'@'%'")
 
 
 @pytest.mark.parametrize(

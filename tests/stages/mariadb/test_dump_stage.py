@@ -120,6 +120,20 @@ def test_a_missing_right_is_named_with_its_grant(maria: MariaDB, new_database: M
     assert kinds == [b"TABLE", b"PROCEDURE", b"VIEW", b"TRIGGER", b"EVENT"]
 
 
+def test_the_grant_that_is_printed_takes_nothing_away(maria: MariaDB, new_database: Make) -> None:
+    """An underscore in a GRANT is a pattern, and of two that fit the server takes the more exact one alone."""
+    name = f"{new_database()}_odd"
+    maria.sql(f"CREATE DATABASE {name}")
+    maria.sql(f"GRANT SELECT, INSERT, CREATE ON `{name}`.* TO tenant@'%'")
+    try:
+        maria.script(name, USERS, "tenant")
+        maria.sql(refused(maria, name).message.partition("run: ")[2])
+        assert dumped(maria, name).catalogue["tables"][0]["rows"] == 1000
+        maria.script(name, "CREATE TABLE still_may (a int); INSERT INTO still_may VALUES (1)", "tenant")
+    finally:
+        maria.sql(f"REVOKE ALL PRIVILEGES ON `{name}`.* FROM tenant@'%'")
+
+
 def test_a_role_may_hold_the_rights(maria: MariaDB, new_database: Make) -> None:
     """A default role counts as its members' own rights."""
     name = new_database(USERS, rights="SHOW VIEW")

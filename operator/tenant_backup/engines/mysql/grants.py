@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 from tenant_backup.contract.reasons import Failure, Reason
@@ -15,7 +16,11 @@ from tenant_backup.contract.reasons import Failure, Reason
 from .endpoint import Connection
 from .names import account, granted, quoted
 
-_LINE = re.compile(r"GRANT (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*) TO ")
+_LINE = re.compile(
+    r"GRANT (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*)"
+    r" TO `(?:[^`]|``)*`(?P<host>@)?"  # a role has no host
+)
+_EXACT = re.compile(r"(?:\\.|[^_%\\])*", re.DOTALL)  # what comes before a pattern's first wildcard
 _NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
 _SEES_ROUTINES = ("EXECUTE", "ALTER ROUTINE", "SHOW CREATE ROUTINE")
 # What an ordinary account may have on the whole server without reaching beyond its own databases.
@@ -39,6 +44,7 @@ class Rights:
     account: str  # user@host, quoted
     everywhere: frozenset[str]
     here: frozenset[str]
+    pattern: str  # the one of its own that holds here, as SHOW GRANTS says it; empty: none
 
     def may(self, right: str) -> bool:
         """Whether it has a right on the database."""
@@ -58,9 +64,14 @@ def of_session(connection: Connection, database: str) -> Rights:
 
 
 def parse(lines: list[str], name: str, database: str) -> Rights:
-    """Read the lines of SHOW GRANTS."""
+    """Read the lines of SHOW GRANTS.
+
+    Of the patterns that mean a database the server takes the most exact one alone: what others grant does not
+    hold. It does so once for the account and once for its role, whose rights are added.
+    """
     everywhere: set[str] = set()
-    here: set[str] = set()
+    own: defaultdict[str, set[str]] = defaultdict(set)
+    role: defaultdict[str, set[str]] = defaultdict(set)
     for line in lines:
         found = _LINE.match(line)
         if not found:
@@ -69,8 +80,10 @@ def parse(lines: list[str], name: str, database: str) -> Rights:
         if found["kind"] == "*.*":
             everywhere |= rights
         elif _matches(found["database"].replace("``", "`"), database):
-            here |= rights
-    return Rights(name, frozenset(everywhere), frozenset(everywhere | here))
+            (own if found["host"] else role)[found["database"]] |= rights
+    pattern = max(own, key=_exactness, default="")
+    here = everywhere | own[pattern] | role[max(role, key=_exactness, default="")]
+    return Rights(name, frozenset(everywhere), frozenset(here), pattern)
 
 
 def refuse_blind(rights: Rights, database: str) -> None:
@@ -79,7 +92,9 @@ def refuse_blind(rights: Rights, database: str) -> None:
     if not any(rights.may(right) for right in _SEES_ROUTINES):
         missing.append("EXECUTE")
     if missing:
-        on = f"GRANT {', '.join(missing)} ON {granted(database)}.* TO {rights.account}"
+        # Where it has rights already: a more exact GRANT would hide those.
+        where = f"`{rights.pattern}`" if rights.pattern else granted(database)
+        on = f"GRANT {', '.join(missing)} ON {where}.* TO {rights.account}"
         message = f"{rights.account} would not see everything in {quoted(database)}"
         raise Failure(Reason.PERMISSION_DENIED, f"{message}; run: {on}")
 
@@ -89,6 +104,13 @@ def _matches(pattern: str, database: str) -> bool:
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     wild = {"_": "?", "%": "*"}
     return fnmatch.fnmatchcase(database, "".join(wild.get(part) or _exactly(part) for part in parts))
+
+
+def _exactness(pattern: str) -> int:
+    """How much of a pattern comes before its first wildcard; one without any is the most exact."""
+    found = _EXACT.match(pattern)
+    assert found
+    return len(pattern) + 1 if found.end() == len(pattern) else found.end()
 
 
 def _exactly(part: str) -> str:
