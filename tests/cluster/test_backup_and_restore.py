@@ -243,15 +243,9 @@ def test_a_schedule_fires_names_its_backups_and_keeps_the_last(room: Room) -> No
     assert len(first["status"]["nextRuns"]) == 3
     (backup,) = room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")
     name = backup["metadata"]["name"]
-
-    def replaced(_found: object) -> bool:
-        names = [
-            item["metadata"]["name"]
-            for item in room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")
-        ]
-        return len(names) == 1 and names != [name]
-
-    room.kubectl.wait("bsch", "often", replaced, 130)
+    room.kubectl("wait", f"tb/{name}", "--for=delete", "--timeout=150s")
+    (kept,) = room.kubectl.list("tb", "-l", "tenantbackup.dev/schedule=often")
+    assert kept["metadata"]["name"] > name
     room.kubectl("patch", "bsch", "often", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     assert len(room.manifests()) <= 2
 
