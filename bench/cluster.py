@@ -43,7 +43,9 @@ def measure(figures: Figures, size: float, runs: int) -> None:
         figures.add("small_tenant_seconds", "seconds", list(seconds))
         figures.add("cluster_writes_per_backup", "count", [float(count.cluster) for count in writes])
         figures.add("api_writes_per_backup", "count", [float(count.operator) for count in writes])
-        kubectl.apply(secret("missing-db", username="small", password=PASSWORD), _tenant(server, "missing"))
+        kubectl.apply(
+            secret("missing-db", username="small", password=PASSWORD), tenant(server, "missing", "missing-db")
+        )
         missing = [_back_up(kubectl, f"missing-{n}", "missing")[0] for n in range(runs)]
         figures.add("missing_database_seconds", "seconds", missing)
         _fill(kubectl, server, "large", int(size * _ROWS_PER_GB))
@@ -71,20 +73,21 @@ def _fill(kubectl: Kubectl, server: Postgres, name: str, rows: int) -> None:
     server.sql(
         f"SET ROLE {name}; CREATE TABLE t AS SELECT i, {text} x FROM generate_series(1, {rows}) i", name
     )
-    kubectl.apply(secret(f"{name}-db", username=name, password=PASSWORD), _tenant(server, name))
+    kubectl.apply(secret(f"{name}-db", username=name, password=PASSWORD), tenant(server, name, f"{name}-db"))
     kubectl.wait("tnt", name, is_true("Ready"))
 
 
-def _tenant(server: Postgres, name: str) -> dict[str, Any]:
+def tenant(server: Postgres, name: str, credentials: str, **metadata: Any) -> dict[str, Any]:
+    """A Tenant with the database of its name, and a key that nobody keeps."""
     database = {
         "engine": "PostgreSQL",
         "host": server.host,
         "name": name,
-        "credentialsSecretRef": {"name": f"{name}-db"},
+        "credentialsSecretRef": {"name": credentials},
     }
     recipient = str(pyrage.x25519.Identity.generate().to_public())
     spec = {"database": database, "encryption": {"recipients": [recipient]}}
-    return {"apiVersion": API_VERSION, "kind": "Tenant", "metadata": {"name": name}, "spec": spec}
+    return {"apiVersion": API_VERSION, "kind": "Tenant", "metadata": {"name": name, **metadata}, "spec": spec}
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import pyrage
-
 from hack.lab.kubectl import Kubectl, is_true
-from hack.lab.servers import Postgres, namespace, postgres, s3, secret
+from hack.lab.servers import namespace, postgres, s3, secret
 
-from .cluster import API_VERSION, AUDIT, operator_process
+from .cluster import API_VERSION, AUDIT, operator_process, tenant
 from .figures import Figures
 
 NAMESPACE = "tenant-backup-crowd"
@@ -49,30 +47,13 @@ def _prepare(kubectl: Kubectl) -> None:
     server.sql("".join(f"CREATE DATABASE {name} TEMPLATE {_ROLE} OWNER {_ROLE};\n" for name in _names()))
     kubectl.apply(secret("db", username=_ROLE, password=_ROLE), *store.store("prod", "backups"))
     kubectl.wait("bst", "prod", is_true("Ready"))
-    recipient = str(pyrage.x25519.Identity.generate().to_public())
-    kubectl.apply(*(_tenant(server, name, recipient) for name in _names()))
+    kubectl.apply(*(tenant(server, name, "db", labels={"crowd": "all"}) for name in _names()))
     for name in _names():
         kubectl.wait("tnt", name, is_true("Ready"), 600)
 
 
 def _names() -> Iterator[str]:
     return (f"tenant{number:02}" for number in range(TENANTS))
-
-
-def _tenant(server: Postgres, name: str, recipient: str) -> dict[str, Any]:
-    database = {
-        "engine": "PostgreSQL",
-        "host": server.host,
-        "name": name,
-        "credentialsSecretRef": {"name": "db"},
-    }
-    spec = {"database": database, "encryption": {"recipients": [recipient]}}
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "Tenant",
-        "metadata": {"name": name, "labels": {"crowd": "all"}},
-        "spec": spec,
-    }
 
 
 def _drain(figures: Figures, kubectl: Kubectl) -> None:

@@ -35,8 +35,8 @@ def secret(name: str, **values: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Postgres:
-    """A PostgreSQL server in a pod; statements run with psql inside it."""
+class _Server:
+    """A database server in a pod."""
 
     kubectl: Kubectl
     name: str
@@ -46,6 +46,11 @@ class Postgres:
     def host(self) -> str:
         """The address other pods use."""
         return f"{self.name}.{self.kubectl.namespace}.svc"
+
+
+@dataclass(frozen=True)
+class Postgres(_Server):
+    """A PostgreSQL server in a pod; statements run with psql inside it."""
 
     def sql(self, statements: str, database: str = "postgres", **variables: str) -> str:
         """Run statements as the administrator; return unaligned rows without headings."""
@@ -109,17 +114,8 @@ def postgres(kubectl: Kubectl, name: str, image: str, *arguments: str) -> Postgr
 
 
 @dataclass(frozen=True)
-class MariaDB:
+class MariaDB(_Server):
     """A MariaDB server in a pod; statements run with mariadb inside it."""
-
-    kubectl: Kubectl
-    name: str
-    password: str
-
-    @property
-    def host(self) -> str:
-        """The address other pods use."""
-        return f"{self.name}.{self.kubectl.namespace}.svc"
 
     def sql(self, statements: str, database: str = "") -> str:
         """Run statements as the administrator; return rows separated by tabs, without headings."""

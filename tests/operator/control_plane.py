@@ -61,6 +61,13 @@ class Api:
             stream=stream,
         )
 
+    def watch(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Yield the events of one watch, which is over after a second."""
+        with self.call("GET", path, stream=True, watch="true", timeoutSeconds="1", **query) as answer:
+            assert answer.ok, answer.text
+            for line in answer.iter_lines():
+                yield json.loads(line)
+
     def do(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:
         """Send one request that must succeed, and return its document."""
         answer = self.call(method, path, body, **query)

@@ -5,12 +5,11 @@ Their Tenants are made as the operator leaves them once they are Ready, so that 
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -131,18 +130,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            for line in self._lines():
-                event = json.loads(line)
+            for event in self._api.watch(self._path, resourceVersion=self._version, **self._query):
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
                     self.seen.append((int(version), event["type"], event["object"]))
                 self._version = version
-
-    def _lines(self) -> Iterator[bytes]:
-        query = {"watch": "true", "resourceVersion": self._version, "timeoutSeconds": "1", **self._query}
-        answer = self._api.call("GET", self._path, **query)
-        assert answer.ok, answer.text
-        yield from answer.iter_lines()
 
 
 class Runs(Watch):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 from tenant_backup.contract.results import Result, encode
@@ -69,17 +68,10 @@ class Node:
     def _run(self) -> None:
         # Each watch begins with what is there, so whatever one of them missed is seen a second later.
         while not self._stop.is_set():
-            for line in self._lines():
-                event = json.loads(line)
+            for event in self._api.watch(self._path, fieldSelector="status.phase=Pending"):
                 if event["type"] in ("ADDED", "MODIFIED"):
                     with self._lock:
                         self._see(event["object"])
-
-    def _lines(self) -> Iterator[bytes]:
-        query = {"watch": "true", "fieldSelector": "status.phase=Pending", "timeoutSeconds": "1"}
-        with self._api.call("GET", self._path, stream=True, **query) as answer:
-            assert answer.ok, answer.text
-            yield from answer.iter_lines()
 
     def _see(self, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]

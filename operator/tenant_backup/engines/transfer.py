@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -16,9 +15,9 @@ from typing import Any, Protocol
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
 
+from .progress import report_until_over
 from .seam import Contents, Stored
 
-_PROGRESS_EVERY = 2.0  # seconds
 _UNEVEN = 1.25  # of a fair share: a table up to this size is loaded by one session
 
 
@@ -116,22 +115,16 @@ class Transfer:
         threads = [threading.Thread(target=self._guarded, daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
-        self._report_until_over(threads)
+        report_until_over(threads, self._report)
         if self._failure:
             raise self._failure
         for table in self._tables:
             refuse_difference(table["name"], table["rows"], self._by_table.get(table["name"], 0))
 
-    def _report_until_over(self, threads: list[threading.Thread]) -> None:
+    def _report(self) -> None:
         total = sum(table["rows"] for table in self._tables)
-        told = time.monotonic()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(_PROGRESS_EVERY)
-                if time.monotonic() - told >= _PROGRESS_EVERY:
-                    told = time.monotonic()
-                    percent = 100 * self.rows // max(1, total)
-                    print(progress_line(phase="Loading", percent=percent, bytesRead=self.bytes), flush=True)
+        percent = 100 * self.rows // max(1, total)
+        print(progress_line(phase="Loading", percent=percent, bytesRead=self.bytes), flush=True)
 
     def _guarded(self) -> None:
         try:

@@ -12,20 +12,19 @@ import os
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
+from tenant_backup.engines.progress import report_until_over
 from tenant_backup.engines.seam import Piece, Reading
 
 from . import wire
 
 PEER = "archive"
 _BYTES_PER_WORKER = 32 << 20  # a small database is not worth more sessions
-_PROGRESS_EVERY = 2.0  # seconds
 
 
 @dataclass
@@ -84,23 +83,13 @@ def read_all(dump: Dump, sessions: int) -> None:
     try:
         for thread in threads:
             thread.start()
-        _report_until_over(dump, threads)
+        report_until_over(threads, lambda: _report(dump))
     except BaseException:
         # Asked to stop: no session may go on writing into a socket that outlives us.
         dump.fail(Failure(Reason.CANCELLED, "the dump was stopped", retriable=True))
         raise
     if dump.failure:
         raise dump.failure
-
-
-def _report_until_over(dump: Dump, threads: list[threading.Thread]) -> None:
-    told = time.monotonic()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_PROGRESS_EVERY)
-            if time.monotonic() - told >= _PROGRESS_EVERY:
-                told = time.monotonic()
-                _report(dump)
 
 
 def _report(dump: Dump) -> None:

@@ -18,6 +18,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import facts, reaching
+from tenant_backup.engines.clearing import cleared
 from tenant_backup.engines.handles import handle
 from tenant_backup.engines.seam import Contents
 
@@ -70,7 +71,7 @@ def _restore(
         raise Failure(Reason.NAME_TAKEN, message)
     found = _definitions(contents)
     owner = _owner(server, target, has_code=any(not definitions.holds_rows(item) for item in found))
-    with _cleared(job, admin):
+    with cleared(lambda: _clear(job, admin), admin.drop_login, Error):
         admin.create(target, catalogue["database"], _mark("restoring", job))
         login = admin.create_login(target)
         content = Content(server.as_login(login), target, catalogue, contents, job)
@@ -120,18 +121,6 @@ def _owner(server: Endpoint, target: str, *, has_code: bool) -> Owner:
 
 
 @contextlib.contextmanager
-def _cleared(job: Restore, admin: Administrator) -> Iterator[None]:
-    """Start without what a killed attempt left, and leave nothing behind when this one fails."""
-    _clear(job, admin)
-    try:
-        yield
-    except BaseException:
-        _clear_at_the_end(job, admin)
-        raise
-    admin.drop_login()
-
-
-@contextlib.contextmanager
 def _given(admin: Administrator, target: str, account: str) -> Iterator[None]:
     """Let the tenant's account into the new database; rights on one that failed are taken back."""
     admin.give(target, account)
@@ -141,19 +130,6 @@ def _given(admin: Administrator, target: str, account: str) -> Iterator[None]:
         with contextlib.suppress(Failure, Error):
             admin.take(target, account)
         raise
-
-
-def _clear_at_the_end(job: Restore, admin: Administrator) -> None:
-    """Clear as well as it goes: the next attempt does it again, and the first error is the one to tell."""
-    for _ in range(2):
-        try:
-            _clear(job, admin)
-        except KeyboardInterrupt:
-            # All are told to stop, once; a peer that obeyed first may be why we are here.
-            continue
-        except (Failure, Error):
-            pass
-        return
 
 
 def _clear(job: Restore, admin: Administrator) -> None:

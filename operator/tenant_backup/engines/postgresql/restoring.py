@@ -6,8 +6,6 @@ temporary login.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -16,6 +14,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import facts, reaching
+from tenant_backup.engines.clearing import cleared
 from tenant_backup.engines.handles import handle
 from tenant_backup.engines.seam import Contents
 
@@ -48,7 +47,8 @@ def _restore(
         return _facts_again(job, admin, catalogue)
     live = admin.properties(job.database.name)
     owner = admin.owner_for(_owners(job, server, catalogue, live))
-    with admin.speaking_for(owner), _cleared(job, admin):
+    clean = cleared(lambda: _clear(job, admin), admin.drop_login, psycopg.Error)
+    with admin.speaking_for(owner), clean:
         side = names.side_database(job.target_database, job.uid)
         admin.create_side(side, owner, live if _replaces(job) and live else catalogue["database"])
         login = admin.create_login(owner, job.deadline_seconds)
@@ -91,31 +91,6 @@ def _owners(
     """Who may own the new database, best first. Another tenant's role is nobody here."""
     recorded = catalogue["database"]["owner"] if job.source == job.tenant else None
     return [live["owner"] if live else recorded, server.login.user]
-
-
-@contextlib.contextmanager
-def _cleared(job: Restore, admin: Administrator) -> Iterator[None]:
-    """Start without what a killed attempt left, and leave nothing behind when this one fails."""
-    _clear(job, admin)
-    try:
-        yield
-    except BaseException:
-        _clear_at_the_end(job, admin)
-        raise
-    admin.drop_login()
-
-
-def _clear_at_the_end(job: Restore, admin: Administrator) -> None:
-    """Clear as well as it goes: the next attempt does it again, and the first error is the one to tell."""
-    for _ in range(2):
-        try:
-            _clear(job, admin)
-        except KeyboardInterrupt:
-            # All are told to stop, once; a peer that obeyed first may be why we are here.
-            continue
-        except (Failure, psycopg.Error):
-            pass
-        return
 
 
 def _clear(job: Restore, admin: Administrator) -> None:
