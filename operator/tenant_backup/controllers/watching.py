@@ -13,7 +13,7 @@ from tenant_backup.cluster import BACKUP, JOB, NOTIFIER, OURS, POD, RESTORE, SCH
 from tenant_backup.decisions.expiry import expires_at, is_going
 from tenant_backup.decisions.summaries import FINISHED
 from tenant_backup.decisions.verdicts import Ref
-from tenant_backup.decisions.verification import is_awaited
+from tenant_backup.decisions.wishes import is_awaited
 from tenant_backup.jobs import labels
 
 from .admission import Admission
