@@ -28,7 +28,7 @@ def refuse_existing(server: Server, owner: Login, job: jobs.Restore, folder: Pat
         if failure.reason is not Reason.DATABASE_UNREACHABLE:
             raise
         message = f"{failure.message}; it has to be a {server.engine} server, as the backup's was"
-        raise Failure(failure.reason, message, retriable=failure.retriable) from None
+        raise Failure(failure.reason, message, retriable=True) from None
     if found:
         message = f'database "{job.target_database}" exists on {server.host} and is not touched; choose'
         raise Failure(Reason.NAME_TAKEN, f"{message} another name with --database, or drop it")

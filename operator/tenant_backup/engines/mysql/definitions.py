@@ -83,7 +83,7 @@ def read(connection: Connection, database: str, tables: list[str], sequences: li
     """Read everything that the session's database defines. Raises PERMISSION_DENIED for what is not shown."""
     return [
         *(_plain(connection, "SEQUENCE", database, name) for name in sequences),
-        *(_relative(_plain(connection, "TABLE", database, name), database) for name in tables),
+        *(_relative(_table(connection, database, name), database) for name in tables),
         *_routines(connection, database),
         *_views(connection, database),
         *_triggers(connection, database),
@@ -182,6 +182,12 @@ def _shown(item: Definition) -> str:
 def _plain(connection: Connection, kind: str, database: str, name: str) -> Definition:
     row = connection.rows(f"SHOW CREATE {kind} {quoted(database, name)}")[0]
     return Definition(kind, name, str(row[1]))
+
+
+def _table(connection: Connection, database: str, name: str) -> Definition:
+    # The server asks again of a default that is no date, such as 2023-02-31.
+    item = _plain(connection, "TABLE", database, name)
+    return dataclasses.replace(item, settings={"sql_mode": "ALLOW_INVALID_DATES"})
 
 
 def _relative(item: Definition, database: str) -> Definition:
