@@ -28,7 +28,7 @@ from .watching import register
 
 _log = logging.getLogger(__name__)
 RELOAD_EVERY = 3600.0  # seconds
-_SELDOM = (20_000, 20, 20)  # with Python's own thresholds half of a start among 10,000 objects is collecting
+_SELDOM = (5_000, 10, 10)  # with Python's own, a third of a start among 10,000 objects is collecting
 
 
 async def run(configuration: Configuration, connect: Callable[[], Awaitable[Cluster]]) -> None:
