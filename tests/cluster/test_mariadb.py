@@ -12,7 +12,7 @@ import pytest
 from hack.lab.kubectl import Kubectl, condition, is_over, is_true
 from hack.lab.servers import S3, MariaDB, mariadb, secret
 
-from .conftest import API_VERSION, failure
+from .conftest import API_VERSION, in_hours
 
 pytestmark = pytest.mark.cluster
 
@@ -80,7 +80,7 @@ def shop(operator: Kubectl, mariadb_server: MariaDB, namespace: Kubectl) -> Shop
 
 
 def test_a_mariadb_database_comes_back_beside_the_live_one(shop: Shop, s3_server: S3) -> None:
-    """Rows, definitions, views and triggers; Replace is refused before anybody is asked to approve it."""
+    """Rows, definitions, views and triggers."""
     shop.create(s3_server, "ALL")
     status = shop.back_up("b1")["status"]
     assert (status["state"], status["health"], status["consistency"]) == ("Succeeded", "Healthy", "Snapshot")
@@ -92,8 +92,26 @@ def test_a_mariadb_database_comes_back_beside_the_live_one(shop: Shop, s3_server
     assert shop.server.fingerprint(copy) == shop.server.fingerprint(shop.database)
     again = shop.back_up("b2")["status"]
     assert again["bytes"]["added"] < again["bytes"]["stored"] / 10
-    refused = shop.restore("instead", "b1", target={"tenantRef": {"name": "shop"}}, strategy="Replace")
-    assert "NewDatabase" in failure(refused)[1]
+
+
+def test_a_mariadb_database_is_replaced_and_undo_switches_back(shop: Shop, s3_server: S3) -> None:
+    """The application's account works with the backup, then with what was there before, and is not locked out."""
+    shop.create(s3_server, "ALL")
+    backed_up = shop.server.fingerprint(shop.database)
+    shop.back_up("b1")
+    shop.server.as_tenant(shop.database, "correct horse", "DELETE FROM orders; DROP VIEW big")
+    before = shop.server.fingerprint(shop.database)
+    approval = {"confirm": {"database": shop.database, "expires": in_hours(1)}}
+    target = {"tenantRef": {"name": "shop"}}
+    status = shop.restore("r1", "b1", target=target, strategy="Replace", approval=approval)["status"]
+    assert status["state"] == "Succeeded", status
+    assert shop.server.fingerprint(shop.database) == backed_up
+    assert shop.server.sql("SELECT count(*) FROM orders", status["previousDatabase"]) == "0"
+    shop.server.as_tenant(shop.database, "correct horse", "INSERT INTO orders (customer) VALUES (1)")
+    shop.kubectl("patch", "tr", "r1", "--type=merge", "-p", '{"spec":{"undo":true}}')
+    shop.kubectl.wait("tr", "r1", lambda found: condition(found, "Undone").get("status") == "True", 60)
+    assert shop.server.fingerprint(shop.database) == before
+    shop.server.as_tenant(shop.database, "correct horse", "INSERT INTO orders (customer) VALUES (1)")
 
 
 def test_a_mariadb_account_without_rights_is_told_the_grant_it_needs(shop: Shop, s3_server: S3) -> None:

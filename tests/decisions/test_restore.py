@@ -79,8 +79,8 @@ def test_its_own_identity_goes_before_the_tenants() -> None:
         ({"restore": restore(REPLACE)}, Reason.APPROVAL_PENDING, "Stalled"),
         (
             {"restore": restore(REPLACE), "tenant": tenant(engine="MariaDB")},
-            Reason.INVALID_SPEC,
-            "Failed",
+            Reason.APPROVAL_PENDING,
+            "Stalled",
         ),
         (
             {"restore": restore(approved(at(60))), "backup": backup({"modules": ["hr"]})},

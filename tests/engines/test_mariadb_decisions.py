@@ -10,7 +10,10 @@ from MySQLdb import Error
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.mysql import definitions, failures, grants, inserts, names, rows, script, versions
 from tenant_backup.engines.mysql.definitions import Definition
+from tenant_backup.engines.mysql.grants import Need
 from tenant_backup.engines.mysql.inventory import KeyPart, Table
+from tenant_backup.engines.mysql.journal import Journal
+from tenant_backup.engines.mysql.moving import Holdings
 
 
 @pytest.mark.parametrize(
@@ -176,12 +179,11 @@ def test_a_name_that_a_client_program_would_change_is_refused() -> None:
         ),
         ("CREATE TRIGGER `r`", "a@b@c", "CREATE DEFINER=`a@b`@`c` TRIGGER"),
         ("CREATE PACKAGE `p`", "role", "CREATE DEFINER=`role` PACKAGE"),
-        ("CREATE FUNCTION `f`", "", "CREATE FUNCTION"),
     ],
 )
 def test_a_definer_comes_back_where_it_was(sql: str, definer: str, expected: str) -> None:
     """For who wants owners to be kept."""
-    found = definitions.with_definer(Definition("X", "x", sql, definer))
+    found = definitions.owned(Definition("X", "x", sql, definer)).sql
     assert found.startswith(f"{expected} ")
     assert definitions._owned("X", "x", found, {}) == Definition("X", "x", sql, definer)
 
@@ -218,6 +220,33 @@ def test_a_grant_is_asked_for_where_the_account_has_its_rights_already() -> None
 
 
 @pytest.mark.parametrize(
+    ("lines", "missing"),
+    [
+        (
+            ["GRANT USAGE ON *.* TO `b`@`%`"],
+            "GRANT ALL PRIVILEGES ON `acme\\_new\\_%`.* TO 'b'@'%' WITH GRANT OPTION",
+        ),
+        (
+            ["GRANT ALL PRIVILEGES ON *.* TO `b`@`%`"],
+            "GRANT ALL PRIVILEGES ON `acme\\_new\\_%`.* TO 'b'@'%' WITH GRANT OPTION",
+        ),
+        (
+            ["GRANT SELECT ON `acme%`.* TO `b`@`%` WITH GRANT OPTION"],
+            "GRANT ALL PRIVILEGES ON `acme%`.* TO 'b'@'%' WITH GRANT OPTION",
+        ),
+        (["GRANT ALL PRIVILEGES ON *.* TO `b`@`%` IDENTIFIED BY PASSWORD '*E2' WITH GRANT OPTION"], ""),
+        (["GRANT ALL PRIVILEGES ON `acme\\_new\\_%`.* TO `b`@`%` WITH GRANT OPTION"], ""),
+    ],
+)
+def test_an_administrator_is_asked_for_what_is_missing_and_nothing_else(
+    lines: list[str], missing: str
+) -> None:
+    """One GRANT for the databases of all restores to come."""
+    need = Need("acme_new_0123abcd", names.granted_sides("acme"))
+    assert missing == need.missing(grants.parse(lines, "'b'@'%'", need.database))
+
+
+@pytest.mark.parametrize(
     ("said", "version"),
     [
         ("10.11.6-MariaDB-0+deb12u1", "10.11.6"),
@@ -247,6 +276,8 @@ def test_names_are_quoted_and_patterns_mean_one_database() -> None:
     assert names.literal("a'b\\\r\n") == "'a\\'b\\\\\\r\n'"
     assert names.granted("a_%\\") == "`a\\_\\%\\\\`"
     assert names.account("o'hara@%") == "'o\\'hara'@'%'"
+    assert len(names.side_database("x" * 64, "u")) <= 64
+    assert names.granted_previous("a_b") == "`a\\_b\\_old\\_%`"
 
 
 def test_a_definition_loses_its_definer_and_the_name_of_its_own_database() -> None:
@@ -257,6 +288,63 @@ def test_a_definition_loses_its_definer_and_the_name_of_its_own_database() -> No
     assert found.sql == (
         "CREATE ALGORITHM=MERGE SQL SECURITY DEFINER VIEW `v` AS select '`d`.`t`' from `t` join `o`.`d`.`x`"
     )
+
+
+@pytest.mark.parametrize(
+    ("definer", "shown"),
+    [("a`b@%", "`a``b`@`%`"), ("role", "`role`"), ("role@", "`role`"), ("@localhost", "``@`localhost`")],
+)
+def test_code_is_created_again_for_whom_it_had(definer: str, shown: str) -> None:
+    """Users, roles and nobody; what has no definer would become the administrator's."""
+    view = Definition(
+        "VIEW", "v", "CREATE ALGORITHM=MERGE SQL SECURITY INVOKER VIEW `v` AS select 1", definer
+    )
+    assert definitions.owned(view).sql == (
+        f"CREATE ALGORITHM=MERGE DEFINER={shown} SQL SECURITY INVOKER VIEW `v` AS select 1"
+    )
+    with pytest.raises(AssertionError):
+        definitions.owned(Definition("VIEW", "v", "CREATE VIEW `v` AS select 1"))
+
+
+@pytest.mark.parametrize(
+    "when", ["EVERY '1:30' HOUR_MINUTE STARTS '2024-01-01 00:00:00'", "AT '2099-01-01 00:00:00'"]
+)
+@pytest.mark.parametrize("name", ["`e`", "`ON COMPLETION PRESERVE ENABLE `", '"x""y"'])
+def test_an_event_is_parked_and_woken_and_others_stay_as_they_are(when: str, name: str) -> None:
+    """Whatever stands in its name, its comment and what it does."""
+    sql = f"CREATE EVENT {name} ON SCHEDULE {when} ON COMPLETION NOT PRESERVE {{}} COMMENT 'ENABLE' DO SELECT 'ENABLE'"
+    runs, parked, off = (
+        Definition("EVENT", "e", sql.format(status)) for status in ("ENABLE", "DISABLE ON SLAVE", "DISABLE")
+    )
+    assert (definitions.parked(runs), definitions.woken(parked)) == (parked, runs)
+    assert (definitions.parked(off), definitions.woken(off)) == (off, off)
+    routine = Definition("PROCEDURE", "e", sql.format("ENABLE"))
+    assert definitions.parked(routine) == routine
+
+
+def moved(places: dict[str, str], moves: list[tuple[str, str]]) -> dict[str, str]:
+    """Carry out renames one after the other; nothing may be in the way."""
+    for old, new in moves:
+        assert new not in places
+        places = {new if name == old else name: what for name, what in places.items()}
+    return places
+
+
+@pytest.mark.parametrize("other", ["d_new_", "d_old_"])
+def test_tables_change_places_and_go_back(other: str) -> None:
+    """A restore's from the side database, an undo's from the kept one; the journal says which it was."""
+    uid = "u"
+    side, kept = names.side_database("d", uid), names.previous_database("d", uid)
+    source = side if other == "d_new_" else kept
+    held = tuple(Holdings(tables, [], [], [], "c") for tables in (["a", "b"], ["b", "c"]))
+    journal = Journal(uid, "d", source, kept, "previous", [], (held[0], held[1]))
+    place = names.journal_database(uid)
+    before = {f"`d`.`{t}`": f"live {t}" for t in "ab"} | {f"`{source}`.`{t}`": f"new {t}" for t in "bc"}
+    before |= {f"`{place}`.`before`": "journal"}
+    after = {f"`{kept}`.`{t}`": f"live {t}" for t in "ab"} | {f"`d`.`{t}`": f"new {t}" for t in "bc"}
+    after |= {f"`{place}`.`after`": "journal"}
+    assert after == moved(before, journal.moves(back=False))
+    assert before == moved(after, journal.moves(back=True))
 
 
 def test_definitions_survive_the_archive() -> None:

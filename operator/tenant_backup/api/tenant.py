@@ -53,7 +53,7 @@ class Database(Struct):
     """The tenant's database on a server it may share with others."""
 
     engine: Literal["PostgreSQL", "MariaDB"]
-    """The kind of database server. With MariaDB a restore makes a new database; Replace is not there yet."""
+    """The kind of database server."""
     host: str = Field(min_length=1, max_length=253, pattern="^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")
     """Host name or address of the server; one, not a list."""
     port: int | None = Field(default=None, ge=1, le=65535)

@@ -81,7 +81,7 @@ def _conninfo(server: Server, folder: Path) -> str:
 def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
     from tenant_backup.engines import reaching
     from tenant_backup.engines.marks import mark_of
-    from tenant_backup.engines.mysql import endpoint, inventory, restoring, session
+    from tenant_backup.engines.mysql import endpoint, inventory, names, session
 
     certificate = str(folder / "ca.crt") if server.ca is not None else ""
     address = reaching.resolve(server.host, server.port, patience=0)
@@ -92,7 +92,7 @@ def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -
     with _signing_in("--owner"), at.as_login(endpoint.Login(owner.user, owner.password)).connect("", ()):
         pass
     # What is being restored has its name from the beginning; what a killed restore left is cleared.
-    return found is not None and mark_of(found["mark"]) != restoring.noted("restoring", job)
+    return found is not None and mark_of(found["mark"]) != names.mark("restoring", job.uid)
 
 
 @contextmanager

@@ -167,18 +167,6 @@ def the_signature_can_be_checked(seen: RestoreSeen, _now: datetime) -> Verdict |
     )
 
 
-def the_engine_can_replace(seen: RestoreSeen, _now: datetime) -> Verdict | None:
-    """Said before anybody is asked to approve it."""
-    assert seen.tenant
-    engine = seen.tenant.spec.database.engine
-    if seen.restore.spec.strategy != "Replace" or engine == "PostgreSQL":
-        return None
-    message = (
-        f"strategy Replace is not there for {engine} yet; use NewDatabase and point the application to it"
-    )
-    return Failed(Reason.INVALID_SPEC, message)
-
-
 def nobody_else_restores_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """One restore per target at a time."""
     if not seen.rival:
@@ -196,7 +184,6 @@ _CHECKS: tuple[_Check, ...] = (
     the_backup_is_still_the_one_that_was_resolved,
     everything_is_in_the_backup,
     the_tenant_is_there,
-    the_engine_can_replace,
     the_store_is_there,
     the_new_database_is_not_the_live_one,
     the_tenant_says_who_may_create_databases,

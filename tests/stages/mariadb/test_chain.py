@@ -95,7 +95,10 @@ def test_what_was_backed_up_is_what_comes_back(maria: MariaDB, new_database: Mak
 
 
 def test_a_second_backup_stores_only_what_changed(maria: MariaDB, new_database: Make, tmp_path: Path) -> None:
-    """Nothing changed: under 1 %. A hundredth of the rows, side by side: under 3 %."""
+    """Nothing changed: under 1 %. A hundredth of the rows, side by side: that, and a chunk at either end.
+
+    Where chunks are cut depends on the tenant's key, which is another one each time.
+    """
     site = Site(maria, tmp_path, new_database(LARGE))
     first, second = site.backup(), site.backup()
     maria.sql("UPDATE large SET b = upper(a) WHERE id BETWEEN 50000 AND 51999", site.database)
@@ -103,7 +106,7 @@ def test_a_second_backup_stores_only_what_changed(maria: MariaDB, new_database: 
     sizes = [found["bytes"] for found in (first, second, third)]
     assert sizes[0]["logical"] > 35_000_000
     assert sizes[1]["added"] < sizes[0]["stored"] / 100
-    assert sizes[2]["added"] < sizes[0]["stored"] * 3 / 100
+    assert sizes[2]["added"] < sizes[0]["stored"] * 5 / 100
     facts(site.restore(third), "load")
     assert maria.checksums(site.database) == maria.checksums(f"{site.database}_copy")
     assert third["consistency"] == "Snapshot"

@@ -71,14 +71,6 @@ def test_a_database_keeps_its_comment_and_character_set(maria: MariaDB, new_data
     }
 
 
-def test_replace_is_refused_up_front(maria: MariaDB, new_database: Make) -> None:
-    """Before anything is read or made."""
-    name = new_database(USERS)
-    failure = failed(maria, Kept(), restore(maria, name, name))
-    assert (failure.reason, failure.exit_code) == (Reason.INVALID_SPEC, ExitCode.PERMANENT)
-    assert "NewDatabase" in failure.message
-
-
 def test_a_backup_of_another_engine_is_refused(maria: MariaDB, new_database: Make) -> None:
     """PostgreSQL's definitions say nothing to MariaDB."""
     name = new_database()

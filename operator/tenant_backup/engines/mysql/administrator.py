@@ -1,6 +1,7 @@
-"""What a restore does with administrator rights: it creates and drops a database and one temporary login.
+"""What a restore does with administrator rights: it creates and drops databases and one temporary login.
 
-It never runs a statement that a tenant wrote: the temporary login and the tenant's own login do that.
+It never runs a statement that a tenant wrote: the temporary login and the tenant's own login do that. What it
+creates again when two databases exchange their contents is what the server says is there already.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .names import granted, literal, quoted
 
 _LOCK_WAIT = 15.0  # seconds
 _GONE = 1094  # there is no such session (any more)
+_NOT_GIVEN = 1141  # there is no such grant
 # What loading needs: no code is created with it, and nothing outside of the database is seen.
 _LOADS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES"
 
@@ -91,8 +93,13 @@ class Administrator:
         self.run(f"GRANT ALL PRIVILEGES ON {granted(database)}.* TO {account}")
 
     def take(self, database: str, account: str) -> None:
-        """Take back what `give` gave. Raises Failure."""
-        self.run(f"REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM {account}")
+        """Take back what `give` gave, if it did. Raises Failure."""
+        try:
+            self.connection.run(f"REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM {account}")
+        except Error as error:
+            if failures.number(error) != _NOT_GIVEN:
+                what = "the administrator could not take back the rights on what was not completed"
+                raise failures.of_error(error, Reason.LOAD_FAILED, what, retriable=True) from error
 
     def create_login(self, database: str) -> Login:
         """Create the temporary login, with rights on one database and a password only we know."""
@@ -109,17 +116,35 @@ class Administrator:
         """Drop the temporary login and end its sessions, which would keep its rights. Raises Failure."""
         user = temporary_login(self.uid)
         self.run(f"DROP USER IF EXISTS {_anywhere(user)}")
-        query = f"SELECT id FROM information_schema.PROCESSLIST WHERE user = {literal(user)}"  # noqa: S608
+        self.end_sessions([user])
+
+    def end_sessions(self, users: list[str]) -> None:
+        """End all sessions of users who cannot open new ones. Raises Failure."""
+        named = ", ".join(literal(user) for user in users)
+        query = f"SELECT id FROM information_schema.PROCESSLIST WHERE user IN ({named})"  # noqa: S608
         give_up = time.monotonic() + _LOCK_WAIT
-        while living := self.connection.rows(query):
+        while users and (living := self.connection.rows(f"{query} AND id <> CONNECTION_ID()")):
             for (number,) in living:
                 self._kill(str(number))
             if time.monotonic() > give_up:
                 message = (
-                    f"sessions of {user} could not be ended; end them, and give the administrator PROCESS"
+                    f"sessions of {named} could not be ended; end them, and give the administrator PROCESS"
                 )
                 raise Failure(Reason.LOAD_FAILED, message, retriable=True)
             time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def hold(self, database: str) -> Iterator[None]:
+        """Be the only one, of all restores, that exchanges what a database holds. Raises Failure."""
+        name = literal(f"tenantbackup.dev/exchange/{handle(database)}")
+        if self.connection.scalar(f"SELECT GET_LOCK({name}, {_LOCK_WAIT})") != "1":
+            message = f"another restore is just putting its database in the place of {quoted(database)}"
+            raise Failure(Reason.LOAD_FAILED, message, retriable=True)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Error):  # a lost session holds nothing
+                self.connection.run(f"DO RELEASE_LOCK({name})")
 
     def _kill(self, number: str) -> None:
         try:

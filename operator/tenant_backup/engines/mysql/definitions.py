@@ -33,6 +33,12 @@ _PLAIN = {
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
 _CREATE = r"(CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)"
 _DEFINER = re.compile(rf"{_CREATE}DEFINER=({_NAME})(?:@({_NAME}))? ")
+_HEAD = re.compile(_CREATE)
+_STATUS = re.compile(
+    rf"(CREATE EVENT {_NAME} ON SCHEDULE (?:'(?:[^'\\]|''|\\.)*'|[^'])*? ON COMPLETION (?:NOT )?PRESERVE )"
+    r"(DISABLE ON SLAVE|DISABLE|ENABLE)\b",
+    re.DOTALL,
+)
 
 # Before a sequence that a default takes its values from, and before every table of a view that also reads
 # from another database, the server writes the name of the database; but a string may say the same.
@@ -53,8 +59,9 @@ FROM information_schema.TRIGGERS WHERE trigger_schema = {database}
 ORDER BY event_object_table, event_manipulation, action_timing, action_order
 """
 
-_NOT_YET = {1146, 1305, 1356}  # what a view names is not there (yet)
-_NOT_OURS = {1044, 1142, 1143, 1227, 1370, 1418, 1419}  # an ordinary account may not create it here
+_NOT_YET = {1054, 1146, 1305, 1356, 1449}  # what a view names is not there (yet)
+# An ordinary account may not create it here.
+NOT_OURS = frozenset({1044, 1142, 1143, 1227, 1370, 1418, 1419})
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ def read(connection: Connection, database: str, tables: list[str], sequences: li
     return [
         *(_plain(connection, "SEQUENCE", database, name) for name in sequences),
         *(_relative(_table(connection, database, name), database) for name in tables),
+        *read_code(connection, database),
+    ]
+
+
+def read_code(connection: Connection, database: str) -> list[Definition]:
+    """Read the code of the session's database alone. Raises PERMISSION_DENIED for what is not shown."""
+    return [
         *_routines(connection, database),
         *_views(connection, database),
         *_triggers(connection, database),
@@ -101,14 +115,6 @@ def from_blob(blob: bytes) -> list[Definition]:
     return [Definition(**json.loads(line)) for line in blob.splitlines()]
 
 
-def with_definer(item: Definition) -> str:
-    """Return its statement as the server had written it."""
-    if not item.definer:
-        return item.sql
-    definer = "@".join(quoted(part) for part in item.definer.rsplit("@", 1))
-    return re.sub(_CREATE, lambda found: f"{found[1]}DEFINER={definer} ", item.sql, count=1)
-
-
 def holds_rows(item: Definition) -> bool:
     """Whether it is made before the rows come; all else is code."""
     return item.kind in ("SEQUENCE", "TABLE")
@@ -123,15 +129,51 @@ def create(connection: Connection, found: Iterable[Definition]) -> None:
             raise failures.of_error(error, Reason.LOAD_FAILED, _shown(item)) from error
 
 
-def create_code(connection: Connection, found: list[Definition]) -> list[str]:
+def create_code(
+    connection: Connection, found: list[Definition], tolerated: frozenset[int] = NOT_OURS
+) -> list[str]:
     """Create routines, views, triggers and events as the session's account; return what could not be.
 
+    That is views that were broken before, and what the server refused with one of the errors `tolerated`.
     Raises Failure.
     """
-    told = _each(connection, [item for item in found if item.kind not in ("VIEW", "TRIGGER", "EVENT")])
-    told += _views_in_turn(connection, [item for item in found if item.kind == "VIEW"])
-    told += _each(connection, [item for item in found if item.kind in ("TRIGGER", "EVENT")])
-    return told
+    routines = [item for item in found if item.kind not in ("VIEW", "TRIGGER", "EVENT")]
+    views = [item for item in found if item.kind == "VIEW"]
+    others = [item for item in found if item.kind in ("TRIGGER", "EVENT")]
+    told = _each(connection, routines, tolerated)
+    told += _views_in_turn(connection, views, tolerated)
+    return told + _each(connection, others, tolerated)
+
+
+def owned(item: Definition) -> Definition:
+    """Return the definition of code with its definer in the statement, for whoever may create it for others.
+
+    Without one it would become the creator's, so code that has none is a bug.
+    """
+    assert item.definer, f"{_shown(item)} has no definer"
+    user, at, host = item.definer.rpartition("@")
+    # A role has no host.
+    definer = f"{quoted(user)}@{quoted(host)}" if at and host else quoted(user or host)
+    head = _HEAD.match(item.sql)
+    assert head, f"{_shown(item)} is not created"
+    return dataclasses.replace(item, sql=f"{head[0]}DEFINER={definer} {item.sql[head.end() :]}")
+
+
+def parked(item: Definition) -> Definition:
+    """Return an event that does not run, but says that it did; everything else as it is."""
+    return _with_status(item, "ENABLE", "DISABLE ON SLAVE")
+
+
+def woken(item: Definition) -> Definition:
+    """Return what `parked` was given."""
+    return _with_status(item, "DISABLE ON SLAVE", "ENABLE")
+
+
+def drop(connection: Connection, item: Definition) -> None:
+    """Drop code of the session's database. Raises Error."""
+    # In its own sql_mode: packages are known in one only.
+    sql = f"DROP {item.kind} IF EXISTS {quoted(item.name)}"
+    dataclasses.replace(item, sql=sql).run(connection)
 
 
 def others(found: Iterable[Definition], owner: str) -> dict[str, int]:
@@ -143,33 +185,33 @@ def others(found: Iterable[Definition], owner: str) -> dict[str, int]:
     return counted
 
 
-def _each(connection: Connection, found: list[Definition]) -> list[str]:
+def _each(connection: Connection, found: list[Definition], tolerated: frozenset[int]) -> list[str]:
     told = []
     for item in found:
         try:
             item.run(connection)
         except Error as error:
-            if failures.number(error) not in _NOT_OURS:
+            if failures.number(error) not in tolerated:
                 raise failures.of_error(error, Reason.LOAD_FAILED, _shown(item)) from error
             told.append(f"{_shown(item)}: {failures.line(error)}")
     return told
 
 
-def _views_in_turn(connection: Connection, waiting: list[Definition]) -> list[str]:
+def _views_in_turn(connection: Connection, waiting: list[Definition], tolerated: frozenset[int]) -> list[str]:
     """Create views that others select from first: try until nothing changes any more."""
     while waiting:
-        left = [(item, error) for item in waiting if (error := _tried(connection, item))]
+        left = [(item, error) for item in waiting if (error := _tried(connection, item, tolerated))]
         if len(left) == len(waiting):
             return [f"{_shown(item)}: {failures.line(error)}" for item, error in left]
         waiting = [item for item, _ in left]
     return []
 
 
-def _tried(connection: Connection, item: Definition) -> Error | None:
+def _tried(connection: Connection, item: Definition, tolerated: frozenset[int]) -> Error | None:
     try:
         item.run(connection)
     except Error as error:
-        if failures.number(error) in _NOT_YET | _NOT_OURS:
+        if failures.number(error) in _NOT_YET | tolerated:
             return error
         raise failures.of_error(error, Reason.LOAD_FAILED, _shown(item)) from error
     return None
@@ -177,6 +219,13 @@ def _tried(connection: Connection, item: Definition) -> Error | None:
 
 def _shown(item: Definition) -> str:
     return f"{item.kind} {item.name}"
+
+
+def _with_status(item: Definition, status: str, wanted: str) -> Definition:
+    found = _STATUS.match(item.sql) if item.kind == "EVENT" else None
+    if not found or found[2] != status:
+        return item
+    return dataclasses.replace(item, sql=found[1] + wanted + item.sql[found.end() :])
 
 
 def _plain(connection: Connection, kind: str, database: str, name: str) -> Definition:
@@ -190,11 +239,14 @@ def _table(connection: Connection, database: str, name: str) -> Definition:
     return dataclasses.replace(item, settings={"sql_mode": "ALLOW_INVALID_DATES"})
 
 
-def _relative(item: Definition, database: str) -> Definition:
-    """Let a definition name what is in its own database without that one's name."""
+def relative(sql: str, database: str) -> str:
+    """Return SQL that the server wrote, naming what is in `database` without that one's name."""
     pattern = _OWN_NAME.format(database=re.escape(quoted(database)))
-    sql = re.sub(pattern, lambda found: "" if found["own"] else found[0], item.sql, flags=re.DOTALL)
-    return dataclasses.replace(item, sql=sql)
+    return re.sub(pattern, lambda found: "" if found["own"] else found[0], sql, flags=re.DOTALL)
+
+
+def _relative(item: Definition, database: str) -> Definition:
+    return dataclasses.replace(item, sql=relative(item.sql, database))
 
 
 def _views(connection: Connection, database: str) -> Iterator[Definition]:

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from tenant_backup.contract.job import Backup, Preflight, Restore, Swap
-from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.seam import Contents, Reading
 
 
@@ -31,6 +30,8 @@ def look(job: Preflight) -> dict[str, Any]:
     return looking.look(job)
 
 
-def exchange(_job: Swap) -> dict[str, Any]:
-    """See seam.Engine. Without Replace there is nothing to exchange."""
-    raise Failure(Reason.INVALID_SPEC, "strategy Replace is not there for MariaDB yet; nothing was kept")
+def exchange(job: Swap) -> dict[str, Any]:
+    """See seam.Engine."""
+    from . import switching
+
+    return switching.carry_out(job)

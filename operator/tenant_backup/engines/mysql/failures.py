@@ -14,6 +14,11 @@ _HOST = (
     False,
     "the account may not connect from the cluster: check its host part",
 )
+_LOCKED = (
+    Reason.AUTHENTICATION_FAILED,
+    True,
+    "a restore does that for a moment; if none runs, start one, or ALTER USER … ACCOUNT UNLOCK",
+)
 _RIGHT = (Reason.PERMISSION_DENIED, False, "grant the right it names")
 _LOST = (Reason.DATABASE_UNREACHABLE, True, "the connection was lost")
 _FULL = (Reason.DATABASE_UNREACHABLE, True, "the server has no free connection")
@@ -29,7 +34,8 @@ _BY_NUMBER: dict[int, tuple[Reason, bool, str]] = {
         "check spec.database.name; if there is such a database, GRANT the login its rights on it",
     ),
     1049: (Reason.DATABASE_NOT_FOUND, False, "check spec.database.name"),
-    **dict.fromkeys((1045, 1251, 1524, 1698, 1820, 1862, 2054, 2059, 3118, 4151), _CREDENTIALS),
+    **dict.fromkeys((1045, 1251, 1524, 1698, 1820, 1862, 2054, 2059, 3118), _CREDENTIALS),
+    4151: _LOCKED,
     1130: _HOST,
     **dict.fromkeys((1095, 1142, 1143, 1227, 1370, 1410), _RIGHT),
     **dict.fromkeys((1053, 1077, 1129, 1152, 1158, 1159, 1160, 1161, 1184, 1927), _LOST),

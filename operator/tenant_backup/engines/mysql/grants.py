@@ -14,11 +14,22 @@ from dataclasses import dataclass
 from tenant_backup.contract.reasons import Failure, Reason
 
 from .endpoint import Connection
-from .names import account, granted, quoted
+from .names import (
+    account,
+    granted,
+    granted_journals,
+    granted_previous,
+    granted_sides,
+    journal_database,
+    previous_database,
+    quoted,
+    side_database,
+)
 
 _LINE = re.compile(
     r"GRANT (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*)"
     r" TO `(?:[^`]|``)*`(?P<host>@)?"  # a role has no host
+    r"(?P<option>.* WITH GRANT OPTION)?"
 )
 _EXACT = re.compile(r"(?:\\.|[^_%\\])*", re.DOTALL)  # what comes before a pattern's first wildcard
 _NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
@@ -33,8 +44,35 @@ _HARMLESS = frozenset(
         "BINLOG MONITOR",
         "REPLICATION CLIENT",
         "CONNECTION ADMIN",
+        "GRANT OPTION",  # of what it has itself
     }
 )
+# ALL PRIVILEGES of a database, and the right to pass them on: to the tenant's account and a temporary one.
+_ALL = (
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "CREATE",
+    "DROP",
+    "REFERENCES",
+    "INDEX",
+    "ALTER",
+    "CREATE TEMPORARY TABLES",
+    "LOCK TABLES",
+    "EXECUTE",
+    "CREATE VIEW",
+    "SHOW VIEW",
+    "CREATE ROUTINE",
+    "ALTER ROUTINE",
+    "EVENT",
+    "TRIGGER",
+    "DELETE HISTORY",
+    "GRANT OPTION",
+)
+_CREATES_LOGINS = ("CREATE USER",)
+# To see and end sessions, and to create code again for the definer it had.
+_EXCHANGES = ("CREATE USER", "PROCESS", "CONNECTION ADMIN", "SET USER")
 
 
 @dataclass(frozen=True)
@@ -48,7 +86,11 @@ class Rights:
 
     def may(self, right: str) -> bool:
         """Whether it has a right on the database."""
-        return right in self.here or "ALL PRIVILEGES" in self.here
+        return right in self.here or ("ALL PRIVILEGES" in self.here and right != "GRANT OPTION")
+
+    def may_everywhere(self, right: str) -> bool:
+        """Whether it has a right on the whole server."""
+        return right in self.everywhere or "ALL PRIVILEGES" in self.everywhere
 
     @property
     def beyond(self) -> list[str]:
@@ -77,13 +119,56 @@ def parse(lines: list[str], name: str, database: str) -> Rights:
         if not found:
             continue
         rights = {right.strip() for right in found["rights"].split(",")}
+        rights |= {"GRANT OPTION"} if found["option"] else set()
         if found["kind"] == "*.*":
             everywhere |= rights
-        elif _matches(found["database"].replace("``", "`"), database):
+        elif matches(found["database"].replace("``", "`"), database):
             (own if found["host"] else role)[found["database"]] |= rights
     pattern = max(own, key=_exactness, default="")
     here = everywhere | own[pattern] | role[max(role, key=_exactness, default="")]
     return Rights(name, frozenset(everywhere), frozenset(here), pattern)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Rights that an administrator has to have on one database."""
+
+    database: str
+    where: str  # as GRANT takes it: the database, or all of its kind
+    rights: tuple[str, ...] = _ALL
+
+    def missing(self, rights: Rights) -> str:
+        """Return the GRANT to run, empty when nothing is missing."""
+        if all(rights.may(right) for right in self.rights):
+            return ""
+        # Where it has rights already: a more exact GRANT would hide those.
+        where = f"`{rights.pattern}`" if rights.pattern else self.where
+        what, option = ("ALL PRIVILEGES", " WITH GRANT OPTION") if self.rights == _ALL else ("SELECT", "")
+        return f"GRANT {what} ON {where}.* TO {rights.account}{option}"
+
+
+def refuse_weak(connection: Connection, target: str, uid: str, *, exchanges: bool) -> None:
+    """Raise PERMISSION_DENIED, with each GRANT to run, unless the session's account may do a restore's work.
+
+    That is to create the database `target`; with `exchanges` to exchange what it holds.
+    """
+    needs = [Need(target, granted(target))]
+    if exchanges:
+        needs += [
+            Need(side_database(target, uid), granted_sides(target)),
+            Need(previous_database(target, uid), granted_previous(target)),
+            Need(journal_database(uid), granted_journals()),
+            Need("mysql", "`mysql`", ("SELECT",)),  # who has rights on the database
+        ]
+    everywhere = _EXCHANGES if exchanges else _CREATES_LOGINS
+    found = [of_session(connection, need.database) for need in needs]
+    missing = [line for need, rights in zip(needs, found, strict=True) if (line := need.missing(rights))]
+    lacks = [right for right in everywhere if not found[0].may_everywhere(right)]
+    if lacks:
+        missing.insert(0, f"GRANT {', '.join(lacks)} ON *.* TO {found[0].account}")
+    if missing:
+        message = f"{found[0].account} of adminCredentialsSecretRef lacks rights for this restore"
+        raise Failure(Reason.PERMISSION_DENIED, f"{message}; run: {'; '.join(missing)}")
 
 
 def refuse_blind(rights: Rights, database: str) -> None:
@@ -99,7 +184,7 @@ def refuse_blind(rights: Rights, database: str) -> None:
         raise Failure(Reason.PERMISSION_DENIED, f"{message}; run: {on}")
 
 
-def _matches(pattern: str, database: str) -> bool:
+def matches(pattern: str, database: str) -> bool:
     """Whether a grant's pattern, in which _ and % stand for others unless escaped, means a database."""
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     wild = {"_": "?", "%": "*"}

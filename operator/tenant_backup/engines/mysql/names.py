@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from tenant_backup.engines.handles import handle
+
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\r": "\\r", "\x1a": "\\Z"})
+# No tenant's rights reach that far, not even those on all databases whose names begin like its own: what is
+# in a journal is carried out with an administrator's rights.
+JOURNALS = "~tenantbackup_"
+_CUT = 48  # characters of a database's name kept; with the suffix it stays within MariaDB's 64
 
 
 def quoted(*parts: str) -> str:
@@ -22,10 +28,57 @@ def text(value: str | None) -> str:
 
 def granted(database: str) -> str:
     """Return a database as GRANT takes it, where _ and % would stand for others, too."""
-    return quoted(database.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%"))
+    return quoted(_escaped(database))
+
+
+def side_database(target: str, uid: str) -> str:
+    """The database a Replace builds beside `target`, and where tables wait while others change places."""
+    return f"{_side(target)}{handle(uid)}"
+
+
+def previous_database(target: str, uid: str) -> str:
+    """The database that takes what `target` held before a restore took its place."""
+    return f"{_previous(target)}{handle(uid)}"
+
+
+def journal_database(uid: str) -> str:
+    """The database with the journal of an exchange."""
+    return f"{JOURNALS}{handle(uid)}"
+
+
+def granted_journals() -> str:
+    """Return the journals of all exchanges as GRANT takes them."""
+    return quoted(f"{_escaped(JOURNALS)}%")
+
+
+def granted_sides(target: str) -> str:
+    """Return the side databases of all restores of `target` as GRANT takes them."""
+    return quoted(f"{_escaped(_side(target))}%")
+
+
+def granted_previous(target: str) -> str:
+    """Return the previous databases of all restores of `target` as GRANT takes them."""
+    return quoted(f"{_escaped(_previous(target))}%")
+
+
+def mark(word: str, uid: str) -> str:
+    """What a restore notes behind a database's comment: how far it got with it."""
+    return f"{word} {handle(uid)}"
 
 
 def account(current_user: str) -> str:
     """Return user@host, as CURRENT_USER() says it, in quotes."""
     user, _, host = current_user.rpartition("@")
     return f"{literal(user)}@{literal(host)}"
+
+
+def _side(target: str) -> str:
+    return f"{target[:_CUT]}_new_"
+
+
+def _previous(target: str) -> str:
+    return f"{target[:_CUT]}_old_"
+
+
+def _escaped(database: str) -> str:
+    return database.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")

@@ -1,4 +1,4 @@
-"""A restore into a new database: MariaDB has no way to rename one, so it is built under its own name.
+"""A restore: a database is built, under its own name, or beside the live one that it then replaces.
 
 Until it is complete and checked its comment says `restoring`, only the temporary login has rights on it, and
 a failed or killed attempt's is dropped. Rows are loaded as the temporary login; views, routines, triggers
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from MySQLdb import Error
 
@@ -19,11 +19,10 @@ from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import facts, reaching
 from tenant_backup.engines.clearing import cleared
-from tenant_backup.engines.handles import handle
 from tenant_backup.engines.seam import Contents
 
 from . import catalogue as catalogues
-from . import definitions, endpoint, failures, grants, names, session, versions
+from . import definitions, endpoint, exchange, failures, grants, names, session, versions
 from .administrator import Administrator, administer
 from .content import Content, load_rows
 from .definitions import Definition
@@ -37,17 +36,18 @@ class Owner:
 
     server: Endpoint
     name: str  # user@host, as CURRENT_USER() says it
+    has_rights: bool  # on the database that the restore is for
+
+    @property
+    def account(self) -> str:
+        """The account as statements name it."""
+        return names.account(self.name)
 
 
 def restore(job: Restore, contents: Contents) -> dict[str, Any]:
     """Restore one backup, however often; return the facts of stage load. Raises Failure."""
     tenant = Login(*reaching.credentials(paths.DATABASE, job.database.secret))
     admin = Login(*reaching.administrators_credentials(job.database))
-    if job.strategy == "Replace":
-        message = (
-            "strategy Replace is not there for MariaDB yet; use NewDatabase and point the application to it"
-        )
-        raise Failure(Reason.INVALID_SPEC, message)
     try:
         catalogue = contents.catalogue()
         server = endpoint.find(job.database, tenant)
@@ -60,27 +60,82 @@ def restore(job: Restore, contents: Contents) -> dict[str, Any]:
 def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
+    _refuse_partial(job, catalogue)
     _refuse_unsupported(catalogue, admin.connection.version)
-    target = job.target_database
-    mark = admin.mark(target)
-    if mark == noted("restored", job):
-        admin.drop_login()
-        return _facts_again(catalogue)
-    if mark is not None and mark != noted("restoring", job):
-        message = f'database "{target}" exists; choose another name in spec.target.database, or drop it'
-        raise Failure(Reason.NAME_TAKEN, message)
+    target, like = job.target_database, catalogue["database"]
+    grants.refuse_weak(admin.connection, target, job.uid, exchanges=_replaces(job))
+    _settle(job, admin)
+    if admin.mark(target) == names.mark("restored", job.uid):
+        return _facts_again(admin, catalogue, None)
+    if admin.mark(_previous(job)) == names.mark("previous", job.uid):
+        return _facts_again(admin, catalogue, _previous(job))
+    _refuse_taken(job, admin)
+    if _replaces(job):
+        exchange.movable(admin, target)
     found = _definitions(contents)
     owner = _owner(server, target, has_code=any(not definitions.holds_rows(item) for item in found))
-    with cleared(lambda: _clear(job, admin), admin.drop_login, Error):
-        admin.create(target, catalogue["database"], noted("restoring", job))
-        login = admin.create_login(target)
-        content = Content(server.as_login(login), target, catalogue, contents, job)
+    with cleared(lambda: _clear(job, admin, owner), admin.drop_login, Error):
+        built = _built(job)
+        admin.create(built, like, _unfinished(job))
+        login = admin.create_login(built)
+        content = Content(server.as_login(login), built, catalogue, contents, job)
         loaded = load_rows(content, [item for item in found if definitions.holds_rows(item)])
-        with _given(admin, target, names.account(owner.name)):
+        with _given(admin, built, owner.account, for_good=not _replaces(job)):
             told, kept = _finish(job, owner, found, content)
-            # From here on it is the restored database: a re-run answers, and nobody drops it any more.
-            admin.note(target, catalogue["database"]["comment"], noted("restored", job))
-    return facts.of_load(loaded, None, kept.facts(), [*_loose(catalogue), *told])
+            if not _replaces(job):
+                # From here on it is the restored database: a re-run answers, and nobody drops it any more.
+                admin.note(target, like["comment"], names.mark("restored", job.uid))
+        previous, lost = _put_in_place(job, admin, owner, like) if _replaces(job) else (None, [])
+    return facts.of_load(loaded, previous, kept.facts(), [*_loose(catalogue), *told, *lost])
+
+
+def _replaces(job: Restore) -> bool:
+    return job.strategy == "Replace"
+
+
+def _built(job: Restore) -> str:
+    target = job.target_database
+    return names.side_database(target, job.uid) if _replaces(job) else target
+
+
+def _previous(job: Restore) -> str:
+    return names.previous_database(job.target_database, job.uid)
+
+
+def _unfinished(job: Restore) -> str:
+    return names.mark("restoring", job.uid)
+
+
+def _settle(job: Restore, admin: Administrator) -> None:
+    """Finish or take back what a killed attempt, of any restore, left: the tenant is locked out till then."""
+    with admin.hold(job.database.name):
+        exchange.settle(admin, job.database.name)
+
+
+def _put_in_place(
+    job: Restore, admin: Administrator, owner: Owner, like: dict[str, Any]
+) -> tuple[str | None, list[str]]:
+    """Replace the live database; return the previous one, and what could not be created again."""
+    live = job.target_database
+    if not owner.has_rights:
+        admin.give(live, owner.account)  # it was lost with its rights
+    with admin.hold(live):
+        exchange.settle(admin, live)
+        return exchange.replace(admin, live, like)
+
+
+def _refuse_partial(job: Restore, catalogue: dict[str, Any]) -> None:
+    if catalogue["partial"] and _replaces(job):
+        modules = ", ".join(catalogue["modules"])
+        message = f"the backup has only the rows of {modules}; use strategy NewDatabase, or a complete backup"
+        raise Failure(Reason.PARTIAL_BACKUP, message)
+
+
+def _refuse_taken(job: Restore, admin: Administrator) -> None:
+    for name in (_built(job), _previous(job)) if _replaces(job) else (job.target_database,):
+        if admin.mark(name) not in {None, _unfinished(job)}:
+            advice = "" if _replaces(job) else "choose another name in spec.target.database, or "
+            raise Failure(Reason.NAME_TAKEN, f'database "{name}" exists; {advice}drop it')
 
 
 def _refuse_unsupported(catalogue: dict[str, Any], server: str) -> None:
@@ -93,11 +148,6 @@ def _refuse_unsupported(catalogue: dict[str, Any], server: str) -> None:
         raise Failure(
             Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
         )
-
-
-def noted(word: Literal["restoring", "restored"], job: Restore) -> str:
-    """Return what stands in the comment of a database that this restore began or finished."""
-    return f"{word} {handle(job.uid)}"
 
 
 def _definitions(contents: Contents) -> list[Definition]:
@@ -118,11 +168,11 @@ def _owner(server: Endpoint, target: str, *, has_code: bool) -> Owner:
             " wrote must not run so; name an ordinary account (Secret of credentialsSecretRef, --owner)"
         )
         raise Failure(Reason.PERMISSION_DENIED, message)
-    return Owner(server, name)
+    return Owner(server, name, bool(rights.here - {"USAGE", "GRANT OPTION"}))
 
 
 @contextlib.contextmanager
-def _given(admin: Administrator, target: str, account: str) -> Iterator[None]:
+def _given(admin: Administrator, target: str, account: str, *, for_good: bool) -> Iterator[None]:
     """Let the tenant's account into the new database; rights on one that failed are taken back."""
     admin.give(target, account)
     try:
@@ -131,21 +181,28 @@ def _given(admin: Administrator, target: str, account: str) -> Iterator[None]:
         with contextlib.suppress(Failure, Error):
             admin.take(target, account)
         raise
+    if not for_good:
+        admin.take(target, account)
 
 
-def _clear(job: Restore, admin: Administrator) -> None:
+def _clear(job: Restore, admin: Administrator, owner: Owner) -> None:
     """Drop what is marked as this restore's unfinished work, and its login."""
+    _settle(job, admin)
     admin.drop_login()
-    if admin.mark(job.target_database) == noted("restoring", job):
-        admin.drop(job.target_database)
+    if admin.mark(_built(job)) == _unfinished(job):
+        admin.drop(_built(job))
+    if _replaces(job):
+        admin.take(_built(job), owner.account)
 
 
 def _finish(job: Restore, owner: Owner, found: list[Definition], content: Content) -> tuple[list[str], Kept]:
     """Keep what the live database has, then create what is code, all as the tenant's own login."""
     code = [item for item in found if not definitions.holds_rows(item)]
-    with owner.server.connect(job.target_database, session.for_loading()) as connection:
+    # Nothing runs in a database that is about to go elsewhere.
+    created = [definitions.parked(item) for item in code] if _replaces(job) else code
+    with owner.server.connect(_built(job), session.for_loading()) as connection:
         kept = content.keep_live(connection)
-        told = definitions.create_code(connection, code)
+        told = definitions.create_code(connection, created)
     others = definitions.others(code, owner.name).items()
     told += [f"{count} objects of {name} now belong to {owner.name}" for name, count in others]
     return told, kept
@@ -158,8 +215,9 @@ def _loose(catalogue: dict[str, Any]) -> list[str]:
     ]
 
 
-def _facts_again(catalogue: dict[str, Any]) -> dict[str, Any]:
+def _facts_again(admin: Administrator, catalogue: dict[str, Any], previous: str | None) -> dict[str, Any]:
     """The facts of a restore that ended in a pod that was lost: what can still be known."""
+    admin.drop_login()
     tables = catalogue["tables"]
     restored = facts.Restored(len(tables), sum(table["rows"] for table in tables), 0)
-    return facts.of_load(restored, None, Kept().facts(), [])
+    return facts.of_load(restored, previous, Kept().facts(), [])

@@ -48,7 +48,7 @@ def opening(about: Iterable[str], database: dict[str, Any]) -> bytes:
 
 def definition(item: Definition, *, owners: bool = False) -> bytes:
     """Return what creates it: as whoever runs the script, or with `owners` as its definer."""
-    sql = definitions.with_definer(item) if owners else item.sql
+    sql = definitions.owned(item).sql if owners and item.definer else item.sql
     if item.kind in _PRINTED and _PLAIN.fullmatch(sql):
         return encoded(f"{item.session};\n{sql};\n")
     held = f"{_BYTES.format(mode=literal(''))}SET @tenant_backup = _binary{literal(sql)};\n"

@@ -35,6 +35,8 @@ _LOADING = {
     "unique_checks": "0",
     "check_constraint_checks": "0",
 }
+# Nobody can log in meanwhile. A foreign key goes with its tables, whether or not the other one has followed.
+_EXCHANGING = {"lock_wait_timeout": "5", "foreign_key_checks": "0"}
 _TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"
 
 
@@ -46,6 +48,11 @@ def for_reading() -> list[str]:
 def for_loading() -> list[str]:
     """Return the statements that make a session fit for loading."""
     return ["SET NAMES binary", _set({**_ALWAYS, **_LOADING}), _TRANSACTIONS]
+
+
+def for_exchanging() -> list[str]:
+    """Return the statements that make a session fit for exchanging what two databases hold."""
+    return ["SET NAMES binary", _set({**_ALWAYS, **_EXCHANGING}), _TRANSACTIONS]
 
 
 def _set(values: dict[str, str]) -> str:

@@ -1,0 +1,89 @@
+"""Who has rights on a database: the accounts that are locked out while it changes its contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import grants
+from .definitions import Definition
+from .endpoint import Connection
+from .names import granted, literal, quoted
+
+_EVERYBODY = "PUBLIC"
+_PATTERNS = "SELECT user, host, db FROM mysql.db"
+# Rights on single tables and routines name the database as it is.
+_PARTS = """
+SELECT user, host FROM mysql.tables_priv WHERE db = {database}
+UNION SELECT user, host FROM mysql.procs_priv WHERE db = {database}
+"""
+_MEMBERS = "SELECT role, user, host FROM mysql.roles_mapping"
+# Whoever may create users is an administrator: were he locked out, nobody could let the others in again.
+_EXISTING = "SELECT user, host FROM mysql.user WHERE is_role = 'N' ORDER BY user, host"
+_LOCKABLE = """
+SELECT u.user, u.host FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host
+WHERE u.is_role = 'N' AND u.create_user_priv = 'N'
+AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Account:
+    """An account of the server; a role has no host."""
+
+    user: str
+    host: str
+
+    @property
+    def sql(self) -> str:
+        """The account as statements name it."""
+        return f"{literal(self.user)}@{literal(self.host)}"
+
+
+def of_applications(connection: Connection, database: str) -> list[Account]:
+    """List the accounts that are not locked and have rights on a database, by whatever grant on it or role.
+
+    Rights on the whole server are an administrator's, who is not locked out. Raises PERMISSION_DENIED when
+    everybody has rights.
+    """
+    having = {
+        Account(str(user), str(host))
+        for user, host, pattern in connection.rows(_PATTERNS)
+        if grants.matches(str(pattern), database)
+    }
+    parts = connection.rows(_PARTS.format(database=literal(database)))
+    having |= {Account(str(user), str(host)) for user, host in parts}
+    if Account(_EVERYBODY, "") in having:
+        message = f"everybody (PUBLIC) has rights on {quoted(database)}, and cannot be locked out of it"
+        advice = f"give them to accounts, and run: REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM PUBLIC"
+        raise Failure(Reason.PERMISSION_DENIED, f"{message}; {advice}")
+    members = [(Account(str(r), ""), Account(str(u), str(h))) for r, u, h in connection.rows(_MEMBERS)]
+    while more := {account for role, account in members if role in having} - having:
+        having |= more
+    lockable = {Account(str(user), str(host)) for user, host in connection.rows(_LOCKABLE)}
+    return sorted(having & lockable)
+
+
+def definers_of_views(connection: Connection, code: Iterable[Definition]) -> list[Account]:
+    """List the accounts that views belong to and that exist."""
+    wanted = {item.definer for item in code if item.kind == "VIEW"}
+    existing = [Account(str(user), str(host)) for user, host in connection.rows(_EXISTING)]
+    return [account for account in existing if f"{account.user}@{account.host}" in wanted]
+
+
+def lock(connection: Connection, accounts: list[Account]) -> None:
+    """Let nobody log in with these accounts; sessions stay. Raises Error."""
+    _alter(connection, accounts, "LOCK")
+
+
+def unlock(connection: Connection, accounts: list[Account]) -> None:
+    """Let them log in again. Raises Error."""
+    _alter(connection, accounts, "UNLOCK")
+
+
+def _alter(connection: Connection, accounts: list[Account], how: str) -> None:
+    if accounts:
+        named = ", ".join(account.sql for account in accounts)
+        connection.run(f"ALTER USER IF EXISTS {named} ACCOUNT {how}")
