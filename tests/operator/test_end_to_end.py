@@ -76,6 +76,43 @@ def test_three_objects_in_any_order_become_a_backup(space: Space) -> None:
     assert len(mine) <= 8 + 3  # and the Jobs of preflight, probe and catalogue
 
 
+def test_files_without_a_database_are_backed_up_and_placed(space: Space) -> None:
+    """The API server takes the objects and the pods; nothing looks at a database, or mounts a Secret of one."""
+    uploads = {
+        "name": "uploads",
+        "persistentVolumeClaim": {"claimName": "acme-uploads"},
+        "exclude": ["cache/**"],
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "supplementalGroups": [2000]},
+    }
+    files = {"files": {"count": 7, "changed": 1, "skipped": 0}}
+    placed = {"files": 7, "bytes": 70, "skipped": ["1 files have another owner or group"]}
+
+    def answer(purpose: str, container: str) -> tuple[int, Result]:
+        if container == "place-uploads":
+            return 0, Result(True, placed)
+        code, result = all_is_well(purpose, container)
+        return code, Result(True, result.facts | files) if container == "upload" else result
+
+    space.operator()
+    with Node(space.api, space.name, answer):
+        space.create("TenantBackup", "acme-1", {**BACKUP, "contents": "Files"})
+        space.create("BackupStore", "prod", STORE)
+        space.create("Tenant", "acme", {"files": [uploads], "encryption": TENANT["encryption"]})
+        found = space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        ready = space.until_condition("Tenant", "acme", "Ready")
+        spec = {
+            "source": {"backupRef": {"name": "acme-1"}},
+            "target": {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}]},
+            "strategy": "NewDatabase",
+        }
+        space.create("TenantRestore", "back", spec)
+        back = space.until_condition("TenantRestore", "back", "Succeeded")
+    assert (found["status"]["health"], found["status"]["contents"]["files"]) == ("Degraded", 7)
+    assert "database" not in ready["status"]
+    assert back["status"]["restored"] == {"files": 7, "bytes": 70}
+    assert back["status"]["skipped"] == ["uploads: 1 files have another owner or group"]
+
+
 def test_the_operator_asks_for_no_secret(space: Space) -> None:
     """It may create the keys and read nothing."""
     space.operator()

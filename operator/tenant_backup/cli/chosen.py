@@ -35,6 +35,17 @@ class Chosen:
             message = f"backup {self.manifest.backup_id} is encrypted for {', '.join(encryption.recipients)}"
             raise Failure(Reason.KEY_MISSING, f"{message}; name the key file of one of them with --identity")
 
+    def leave_files(self) -> None:
+        """Say that its files are left out. Raises Failure(UNSUPPORTED_CONTENT) when there is nothing else."""
+        left = (
+            "the operator restores them (TenantRestore with target.files), docs/restore.py writes them as tar"
+        )
+        if not self.manifest.server.engine:
+            message = f"backup {self.manifest.backup_id} has files only: {left}"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, message)
+        if self.manifest.files.read_from:
+            console.say(f"its {self.manifest.files.count} files are left out: {left}")
+
     def require_engine(self) -> None:
         """Raise Failure(UNSUPPORTED_CONTENT) for a backup that only the operator can bring back so far."""
         engine = self.manifest.server.engine

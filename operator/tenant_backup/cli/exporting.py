@@ -24,6 +24,7 @@ def export(
 ) -> dict[str, Any]:
     """Write the export; return {backupId, path, tables, rows}. Raises Failure and leaves nothing then."""
     manifest, opened = chosen.manifest, chosen.opened
+    chosen.leave_files()
     chosen.require_engine()
     chosen.require_identity()
     at = datetime.fromisoformat(manifest.times.snapshot).astimezone(UTC)

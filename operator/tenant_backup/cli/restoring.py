@@ -31,6 +31,7 @@ class Target:
 def restore(chosen: Chosen, target: Target) -> dict[str, Any]:
     """Create the database and fill it; return what came of it. Raises Failure."""
     folder = chosen.opened.folder
+    chosen.leave_files()
     chosen.require_engine()
     chosen.require_identity()
     target.server.refuse_existing(target.database, folder)

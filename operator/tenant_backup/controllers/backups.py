@@ -62,9 +62,11 @@ def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | Non
 def _comparable(roster: Roster, backup: TenantBackup) -> tuple[BackupSummary, ...]:
     """Return the backups that tell what is usual for this one."""
     metadata, spec = backup.metadata, backup.spec
-    alike = (spec.store_ref.name, tuple(sorted(spec.modules)))
+    alike = (spec.store_ref.name, spec.contents, tuple(sorted(spec.modules)))
     found = roster.of_tenant(metadata.namespace, spec.tenant_ref.name)
-    return tuple(one for one in found if (one.store, one.modules) == alike and one.uid != metadata.uid)
+    return tuple(
+        one for one in found if (one.store, one.contents, one.modules) == alike and one.uid != metadata.uid
+    )
 
 
 def _before(roster: Roster, document: Object) -> str:
