@@ -61,7 +61,7 @@ def test_inspect_tells_of_files_beside_tables_or_alone() -> None:
     assert both.splitlines()[-1].split() == ["uploads", "7", "700", "B", "2", "1"]
     alone = inspecting.in_words(manifest(files=FILES, server=manifests.Server("", "")), "", "good", None)
     assert "Rows are from" not in alone
-    assert "Files are from: 2024-01-15T14:30:26Z to 2024-01-15T14:31:00Z" in " ".join(alone.split())
+    assert "Files read: 2024-01-15T14:30:26Z to 2024-01-15T14:31:00Z" in " ".join(alone.split())
     assert inspecting.described(manifest(files=FILES), "", "good", catalogue)["volumeList"] == [VOLUME]
 
 

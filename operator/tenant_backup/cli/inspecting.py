@@ -53,7 +53,7 @@ def _moments(manifest: Manifest) -> list[tuple[str, str]]:
     files = manifest.files
     rows = [("Rows are from", f"{manifest.times.snapshot} ({manifest.consistency})")]
     return (rows if manifest.server.engine else []) + (
-        [("Files are from", f"{files.read_from} to {files.read_to}")] if files.read_from else []
+        [("Files read", f"{files.read_from} to {files.read_to}")] if files.read_from else []
     )
 
 

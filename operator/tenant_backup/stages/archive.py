@@ -152,6 +152,7 @@ class _Intake:
     def __init__(self, writer: ArchiveWriter, crew: Crew, brake: Brake, producers: dict[str, str]) -> None:
         self._writer, self._crew, self._brake = writer, crew, brake
         self._producers = producers
+        self._patience = {volume: Patience(paths.RUN, stage) for volume, stage in producers.items()}
         self._controls: dict[str, socket.socket] = {}
         self._catalogues: dict[str, dict[str, Any]] = {}
         self._listed: dict[str, list[str]] = {}  # every segment that a producer says it sent
@@ -162,17 +163,9 @@ class _Intake:
 
     def receive(self, server: socket.socket) -> None:
         """Serve the producers until all are done and what they sent is in packs. Raises Failure."""
-        waited_for = {volume: Patience(paths.RUN, stage) for volume, stage in self._producers.items()}
-
-        def tick() -> None:
-            for volume, patience in waited_for.items():
-                patience.came = volume in self._controls
-                patience.check()
-            self._progress.tick()
-
-        self._crew.wait(lambda: self._listed.keys() >= self._producers.keys(), tick, server, self._serve)
+        self._crew.wait(self._is_listed, self._tick, server, self._serve)
         self._serve_backlog(server)
-        self._crew.wait(lambda: self._receiving == 0, tick)
+        self._crew.wait(lambda: self._receiving == 0, self._tick)
         self._check_complete()
 
     def acknowledge(self) -> None:
@@ -190,6 +183,14 @@ class _Intake:
     def segments(self) -> dict[str, Segment]:
         """What was received, by segment id."""
         return self._writer.segments
+
+    def _is_listed(self) -> bool:
+        return self._listed.keys() == self._producers.keys()
+
+    def _tick(self) -> None:
+        for patience in self._patience.values():
+            patience.check()
+        self._progress.tick()
 
     def _serve_backlog(self, server: socket.socket) -> None:
         # What they connected before they said done waits here; later connections are nobody's.
@@ -220,6 +221,7 @@ class _Intake:
         self._crew.wake()
 
     def _read_control(self, connection: socket.socket, reader: wire.Reader, volume: str) -> None:
+        self._patience[volume].came = True
         self._controls[volume] = connection
         while not (message := reader.message()).get("done"):
             if "plan" in message:

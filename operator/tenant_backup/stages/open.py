@@ -75,23 +75,21 @@ class _Service:
         """Serve these stages, by volume; who names no volume is `load`."""
         self._reader, self._crew, self._clients = reader, crew, clients
         self._catalogue: Catalogue = reader.catalogue()
-        self._came: set[str] = set()
+        self._patience = {volume: Patience(paths.RUN, stage) for volume, stage in clients.items()}
         self._done: set[str] = set()
 
     def serve(self, server: socket.socket) -> None:
         """Serve until all have said that they are done. Raises Failure."""
-        waited_for = {volume: Patience(paths.RUN, stage) for volume, stage in self._clients.items()}
 
         def tick() -> None:
-            for volume, patience in waited_for.items():
-                patience.came = volume in self._came
+            for patience in self._patience.values():
                 patience.check()
 
         def serve(connection: socket.socket) -> None:
             self._crew.adopt(connection)
             self._crew.start(lambda: self._answer_all(connection))
 
-        self._crew.wait(lambda: self._clients.keys() <= self._done, tick, server, serve)
+        self._crew.wait(lambda: self._done == self._clients.keys(), tick, server, serve)
 
     def _answer_all(self, connection: socket.socket) -> None:
         reader = wire.Reader(connection, "load")
@@ -99,14 +97,14 @@ class _Service:
         while (question := reader.message_or_end()) is not None:
             if question.get("get") == "catalogue":
                 volume = question.get("volume", "")
-                self._came.add(volume)
+                self._patience[volume].came = True
             if question.get("done"):
                 self._done.add(volume or "")
                 self._crew.wake()
                 return
             self._answer(connection, question)
         if volume is not None:
-            raise wire.peer_failed(self._clients.get(volume, "load"))
+            raise wire.peer_failed(self._clients[volume])
 
     def _answer(self, connection: socket.socket, question: dict[str, Any]) -> None:
         try:

@@ -2,7 +2,7 @@
 
 What we write is the same for the same files: no time of today, no names of users, members in a fixed order.
 Holes are written as GNU's sparse format 1.0, extended attributes as SCHILY.xattr. `tarfile` reads all of it,
-but takes ten times as long for a header, which counts with a hundred thousand files.
+but takes several times as long for a header, which counts with a hundred thousand files.
 """
 
 from __future__ import annotations
