@@ -21,7 +21,7 @@ mkdir -p letters/2024 shut cache; echo hello > letters/2024/a.txt; : > empty; ln
 ln letters/2024/a.txt same; head -c 3000000 /dev/urandom > photo.jpg; truncate -s 100M disk.img
 printf x > "$(printf 'odd\\377\\nname')"; echo x > shut/x; chmod 555 shut; echo x > cache/x; mkfifo pipe
 """
-DESCRIBE = "cd %s; find . -mindepth 1 -not -path './.tenant-backup*' -printf '%%p %%y %%m %%s %%T@ %%n %%l\\n' | sort; find . -type f -exec sha256sum {} + | sort"
+DESCRIBE = "cd %s; find . -mindepth 1 -not -path './.tenant-backup*' -printf '%%p %%y %%m %%s %%T@ %%n %%l\\n' | sort; find . -type f -not -path './.tenant-backup*' -exec sha256sum {} + | sort"
 
 
 def claim(name: str) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def test_every_tree_comes_back_as_it_was(site: Path, seed: int) -> None:
     placed = place(volume("copy"), "uid", tape, document)
     assert described(site / "copy") == described(site / "live")
     assert (placed["files"], placed["skipped"]) == (document["files"], [])
+    (left,) = (site / "copy" / ".tenant-backup").rglob("*")
+    assert (left.suffix, left.is_dir()) == (".done", True)
     assert read(volume("live"))[0] == tape
     assert read(volume("copy"))[0] == tape
 
@@ -225,11 +227,11 @@ def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
 def _before_each_copy(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None], times: int = 100) -> None:
     real, left = Session._send_file, [times]
 
-    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> None:
+    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> int:
         if left[0]:
             left[0] -= 1
             meddle()
-        real(session, entry, descriptor)
+        return real(session, entry, descriptor)
 
     monkeypatch.setattr(reading.Session, "_send_file", send_file)
 

@@ -241,6 +241,19 @@ def test_each_volume_has_a_container_that_may_do_nothing_else(
     assert set(pod["securityContext"]["supplementalGroups"]) == groups
 
 
+def test_a_backup_goes_where_its_volume_is_in_use() -> None:
+    """A wish, not a condition; without a pod that uses one there is none."""
+    acme = objects.tenant(more={"files": FILES})
+    pods = [
+        manifest(run_of(backup.decide(objects.backup_seen(tenant=acme, node=node), objects.NOW)), RUNNER)
+        for node in ("node-1", "")
+    ]
+    there, anywhere = (pod["spec"]["template"]["spec"] for pod in pods)
+    (wish,) = there["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert wish["preference"]["matchFields"][0]["values"] == ["node-1"]
+    assert "affinity" not in anywhere
+
+
 @pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load")])
 def test_a_tenant_without_a_database_has_no_container_for_one(purpose: str, absent: str) -> None:
     """Nor its Secrets."""

@@ -93,6 +93,7 @@ def test_files_without_a_database_are_backed_up_and_placed(space: Space) -> None
         code, result = all_is_well(purpose, container)
         return code, Result(True, result.facts | files) if container == "upload" else result
 
+    _run_application(space, "acme-uploads")
     space.operator()
     with Node(space.api, space.name, answer):
         space.create("TenantBackup", "acme-1", {**BACKUP, "contents": "Files"})
@@ -107,10 +108,29 @@ def test_files_without_a_database_are_backed_up_and_placed(space: Space) -> None
         }
         space.create("TenantRestore", "back", spec)
         back = space.until_condition("TenantRestore", "back", "Succeeded")
+        jobs = {
+            job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in space.api.items(space.jobs)
+        }
+    pod = jobs[found["status"]["jobRef"]["name"]]
+    assert [one["name"] for one in pod["containers"]] == ["archive", "upload", "gather-uploads"]
+    assert "node-of-the-application" in str(pod["affinity"])
     assert (found["status"]["health"], found["status"]["contents"]["files"]) == ("Degraded", 7)
     assert "database" not in ready["status"]
     assert back["status"]["restored"] == {"files": 7, "bytes": 70}
     assert back["status"]["skipped"] == ["uploads: 1 files have another owner or group"]
+
+
+def _run_application(space: Space, claim: str) -> None:
+    """A pod that uses a claim, and runs."""
+    container = {"name": "app", "image": "app", "volumeMounts": [{"name": "files", "mountPath": "/files"}]}
+    spec = {
+        "nodeName": "node-of-the-application",
+        "containers": [container],
+        "volumes": [{"name": "files", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"}, "spec": spec}
+    space.api.do("POST", space.core("pods"), pod)
+    space.api.do("PATCH", space.core("pods", "app") + "/status", {"status": {"phase": "Running"}})
 
 
 def test_the_operator_asks_for_no_secret(space: Space) -> None:

@@ -67,6 +67,13 @@ def wants_to_start(seen: BackupSeen) -> bool:
     return not is_at_work(seen) and all(check(seen) is None for check in _CHECKS)
 
 
+def volumes_to_read(seen: BackupSeen) -> list[contract.Volume]:
+    """Return the volumes whose files it is of."""
+    if seen.tenant is None or seen.backup.spec.contents == "Database":
+        return []
+    return described.volumes(seen.tenant)
+
+
 def is_at_work(seen: BackupSeen) -> bool:
     """Whether a Job of it may use the database now."""
     return bool(of_purpose(seen.jobs, "backup")) and seen.status.get("state") not in FINISHED
@@ -184,6 +191,7 @@ def _run(seen: BackupSeen) -> Run:
         | described.key_secrets(tenant),
         claim=described.claim(store),
         deadline=duration_seconds(seen.backup.spec.deadline),
+        node=seen.node,
     )
 
 
@@ -214,7 +222,7 @@ def _job(seen: BackupSeen) -> contract.Backup:
         upload_rate=described.upload_rate(store),
         verify=backup.spec.verification == "Checksum",  # Contents needs a Job that has the identity
         contents=contents,
-        files=[] if contents == "Database" else described.volumes(tenant),
+        files=volumes_to_read(seen),
     )
 
 

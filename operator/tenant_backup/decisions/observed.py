@@ -153,6 +153,7 @@ class BackupSeen:
     comparable: tuple[BackupSummary, ...] = ()  # others of the same tenant, store, contents and modules
     before: str = ""  # its schedule's backup of the tenant that runs now
     line: tuple[BackupSummary, ...] = ()  # all backups of the tenant, read afresh when it is to expire
+    node: str = ""  # of a pod that uses one of its volumes; looked for when it starts
 
 
 @dataclass(frozen=True)

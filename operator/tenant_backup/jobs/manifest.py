@@ -106,9 +106,18 @@ def _pod(run: Run, runner: Runner) -> dict[str, Any]:
     initial = [_container(one, run, runner) for one in containers if one.initial]
     if initial:
         pod["initContainers"] = initial
+    if run.node:
+        pod["affinity"] = _at_best(run.node)
     if runner.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in runner.pull_secrets]
     return pod
+
+
+def _at_best(node: str) -> dict[str, Any]:
+    # A wish only: what any node may mount can be read anywhere, and a node may be full.
+    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    wish = {"weight": 100, "preference": {"matchFields": fields}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
 
 
 def _groups(run: Run, runner: Runner, containers: tuple[Container, ...]) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class _Ground:
             directory.finish(directory.path, self._root)
         _sync(self._root)
         os.rename(self._ready, self._done, src_dir_fd=self._ours, dst_dir_fd=self._ours)
+        os.unlink(self._journal, dir_fd=self._ours)
         os.fsync(self._ours)
 
     def _refuse_another(self, name: str) -> None:

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,7 +65,8 @@ class Reading:
     @property
     def pieces(self) -> list[Piece]:
         """All of the volume is one stream: behind a change the same chunks come again by themselves."""
-        return [Piece(names.segment(self.volume.name), "blob")]
+        space = os.fstatvfs(self.root)  # too much when others use the same file system: it is an estimate
+        return [Piece(names.segment(self.volume.name), "blob", None, _used(space))]
 
     def session(self, out: int, started: Callable[[Callable[[], None]], None]) -> Session:
         """See seam.Reading."""
@@ -168,27 +169,31 @@ class Session:
         for _ in range(_READS):
             before = _settled(descriptor)
             entry = _entry(
-                replace(found, status=before),
+                found._replace(status=before),
                 "file",
                 size=before.st_size,
                 xattrs=_xattrs(descriptor),
                 extents=_extents(descriptor, before),
             )
-            self._send_file(entry, descriptor)
+            stored = self._send_file(entry, descriptor)
             if _moment(before) == _moment(os.fstat(descriptor)):
                 break
         else:
             self.reading.changed.add(found.path)
         self.reading.files += 1
-        self.reading.bytes += sum(length for _, length in entry.data)
+        self.reading.bytes += stored
         if before.st_nlink > 1:
             self.linked[before.st_ino] = entry.path
 
-    def _send_file(self, entry: tar.Entry, descriptor: int) -> None:
+    def _send_file(self, entry: tar.Entry, descriptor: int) -> int:
+        """Send a file as it is now; return its bytes without holes."""
+        stored = 0
         self.out.write(tar.header(entry))
         for offset, length in entry.data:
             self.out.copy(descriptor, offset, length)
-        self.out.write(tar.padding(sum(length for _, length in entry.data)))
+            stored += length
+        self.out.write(tar.padding(stored))
+        return stored
 
 
 @contextlib.contextmanager
@@ -213,6 +218,10 @@ def _entry(found: Found, type_: tar.Type, **more: Any) -> tar.Entry:
         mtime=status.st_mtime_ns,
         **more,
     )
+
+
+def _used(space: os.statvfs_result) -> int:
+    return (space.f_blocks - space.f_bfree) * space.f_frsize
 
 
 def _moment(status: os.stat_result) -> tuple[int, int, int]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tenant_backup.contract.reasons import Failure, Reason
 
@@ -33,8 +32,7 @@ _XATTR = b"SCHILY.xattr."
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file, directory or link."""
 
     path: bytes  # relative to the volume; no slash at either end
@@ -45,7 +43,7 @@ class Entry:
     mtime: int  # nanoseconds since 1970
     size: int = 0  # bytes of a file, holes included
     target: bytes = b""  # of a symbolic link; of a hard link the path of its first name
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = {}
     extents: Extents | None = None  # of a file with holes
 
     @property
@@ -229,7 +227,7 @@ class Reader:
         )
         if b"GNU.sparse.realsize" not in records:
             return found
-        return replace(found, size=int(records[b"GNU.sparse.realsize"]), extents=self._read_table())
+        return found._replace(size=int(records[b"GNU.sparse.realsize"]), extents=self._read_table())
 
     def _read_table(self) -> Extents:
         count, text = self._numbers(b"", 1)

@@ -9,14 +9,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .names import LEFT_ALONE
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """Something on the volume. `folder` is open until the next one is asked for, and so is `directory`."""
 
     path: str  # relative to the volume; bytes that are no UTF-8 as os.fsdecode has them
