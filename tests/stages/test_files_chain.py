@@ -174,6 +174,31 @@ def test_a_second_backup_stores_only_what_changed(site: Site) -> None:
     assert third["added"] < first["added"] / 30
 
 
+def test_a_file_that_is_written_all_the_time_is_marked_and_comes_back_as_it_was_read(site: Site) -> None:
+    """In the manifest as a number, in the log by its name; what is beside it is whole."""
+    log, quiet = site.folder("uploads") / "log", site.folder("uploads") / "quiet"
+    log.write_bytes(b"line\n" * 10_000_000)
+    quiet.write_bytes(b"quiet")
+
+    def write(_running: Sequence[Running]) -> None:
+        with log.open("ab") as file:
+            file.write(b"line\n")
+
+    ended = site.chain.run(site.backup("uploads"), meanwhile=write)
+    found = facts(ended, "upload")
+    assert found["files"] == {"count": 2, "changed": 1, "skipped": 0}
+    assert json.loads(site.manifests()[0].read_bytes())["files"]["changed"] == 1
+    before = site.move_away("uploads")
+    placed = site.chain.run(site.restore(found, "uploads"))
+    facts(placed, "place uploads")
+    peaks = [ended["gather uploads"].peak_rss, placed["place uploads"].peak_rss]
+    assert max(peaks) < 64 << 20, peaks
+    assert (site.folder("uploads") / "quiet").read_bytes() == b"quiet"
+    read = (site.folder("uploads") / "log").read_bytes()
+    assert (before / "log").read_bytes().startswith(read)
+    assert len(read) > 50_000_000
+
+
 def test_a_reader_that_is_killed_is_never_a_backup(site: Site) -> None:
     """SIGKILL in the middle of a volume; nothing is committed, and the next attempt does it all."""
     with (site.folder("uploads") / "large").open("wb") as file:
@@ -216,15 +241,15 @@ def test_a_restore_refuses_what_is_not_empty_and_what_is_not_there(site: Site) -
 
 def test_a_restore_killed_while_it_writes_is_ended_by_the_next(site: Site) -> None:
     """The same restore again, as the next pod of its Job does it."""
-    for number in range(300):
-        (site.folder("uploads") / f"f{number}").write_bytes(os.urandom(50_000))
+    for number in range(3000):
+        (site.folder("uploads") / f"f{number}").write_bytes(os.urandom(5000))
     found = facts(site.chain.run(site.backup("uploads")), "upload")
     before = site.move_away("uploads")
     job = site.restore(found, "uploads")
 
     def kill(running: Sequence[Running]) -> None:
         for one in running:
-            if one.stage == "place uploads" and any(site.folder("uploads").glob(".tenant-backup/*.new/f9*")):
+            if one.stage == "place uploads" and any(site.folder("uploads").glob(".tenant-backup/*.new/f*")):
                 one.process.kill()
 
     ended = site.chain.run(job, meanwhile=kill)
