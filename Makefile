@@ -10,6 +10,8 @@ LOCAL := $(CURDIR)/.local
 VENV := $(LOCAL)/venv
 PYTHON := $(VENV)/bin/python
 CLUSTER := python3 -m hack.localcluster
+# Compiling, building images and what keeps one core busy hinder each other little.
+TOGETHER := $(MAKE) --no-print-directory --jobs=4
 NAMESPACE := tenant-backup-system
 
 # A cluster of one's own: make demo KUBECONTEXT=name (after make images PUSH=registry/name).
@@ -23,7 +25,7 @@ export PATH := $(LOCAL)/bin:$(VENV)/bin:$(PATH)
 export TENANT_BACKUP_CONTEXT := $(KUBECONTEXT)
 ifeq ($(KUBECONTEXT),)
 export KUBECONFIG := $(LOCAL)/kubeconfig
-CLUSTER_READY := cluster-up images
+CLUSTER_READY := cluster-and-images
 else
 HELM_CONTEXT := --kube-context $(KUBECONTEXT)
 endif
@@ -48,6 +50,10 @@ cluster-status:  ## say what runs
 cluster-load:  ## load an image archive: make cluster-load IMAGE=file.tar
 	@$(CLUSTER) load $(or $(IMAGE),$(error say which archive: make cluster-load IMAGE=file.tar))
 
+.PHONY: cluster-and-images
+cluster-and-images:
+	@$(TOGETHER) cluster-up images
+
 images:  ## build the images and load them; or push them: make images PUSH=registry/name
 	@$(CLUSTER) images $(if $(PUSH),--push $(PUSH))
 
@@ -64,7 +70,7 @@ demo: setup install  ## two tenants: back up, destroy, restore, prove equal
 	$(PYTHON) -m hack.demo --images $(IMAGES)/ $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 ##@ Develop
-.PHONY: setup generate verify test test-cluster-lifecycle bench lock clean
+.PHONY: setup generate verify test bench lock clean
 setup: $(VENV)/.ready  ## make the Python environment in .local/venv
 
 $(VENV)/.ready: constraints/dev.txt pyproject.toml
@@ -86,20 +92,21 @@ $(LOCAL)/bin/helm:
 generate: setup $(LOCAL)/bin/helm  ## write CRDs and reference pages from the API types
 	$(PYTHON) -m hack.generate
 
-verify: setup $(LOCAL)/bin/helm  ## generated files, lint, types, layers
+verify: lint $(LOCAL)/bin/helm  ## generated files, lint, types, layers
 	$(PYTHON) -m hack.generate --check
+
+.PHONY: lint
+lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
 	mypy -p hack.localcluster
 	lint-imports
 
-# The cluster is built before the tests of its life: they have ten minutes each, a first build takes longer.
-test: packages setup verify cluster-up images $(if $(PYTEST_ARGS),,test-cluster-lifecycle)  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
-	$(PYTHON) -m pytest -m "not owns_cluster" $(or $(PYTEST_ARGS),-n 2)
-
-test-cluster-lifecycle: setup  ## takes the local cluster down and up again, many times
-	$(PYTHON) -m pytest -m owns_cluster tests/local_cluster
+# The tests of the cluster's own life take it down many times; some tests chosen by hand leave it alone.
+test: packages  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
+	@$(TOGETHER) verify cluster-up images
+	$(PYTHON) -m pytest $(if $(PYTEST_ARGS),-m "not owns_cluster" $(PYTEST_ARGS),-n 3)
 
 bench: packages setup  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts
 	$(PYTHON) -m pip install --quiet --require-hashes -r constraints/bench.txt

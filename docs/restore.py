@@ -11,7 +11,7 @@ Each byte that is written was checked, down from the signature. OUTPUT_FOLDER ge
 a .copy file per table (COPY text), largeobjects.dump if there is one, tables.json, and at the end load.sh;
 of each volume with files a .tar.
 Exit codes: 0 restored; 1 damaged or incomplete; 2 called wrongly; 3 the identity does not open it; 4 not
-signed by this key, or another backup; 5 made by a newer version, or of another kind of database.
+signed by this key, or another backup; 5 not a backup of PostgreSQL, or made by a newer version.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def restore(backup: Backup, output: Path) -> None:
     if not manifest["server"]["engine"]:
         return
     if manifest["server"]["engine"] != "PostgreSQL" or catalogue["format"] != 1:
-        raise Problem(UNSUPPORTED, f"this script does not know such {manifest['server']['engine']} backups")
+        raise Problem(UNSUPPORTED, "this script knows PostgreSQL's format 1; else use tenant-backup export")
     output.mkdir(parents=True, exist_ok=True)
     write(backup, ["schema"], output / "schema.dump")
     if catalogue["largeObjects"]:

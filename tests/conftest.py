@@ -32,14 +32,17 @@ class _ByPlace(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """With `-n 2` the tests on the local cluster, which mostly wait, run beside all others."""
+    """With `-n 3` the tests on the local cluster, which mostly wait, run beside all others."""
     config.option.loadscopereorder = False  # in the order of the collection
     return _ByPlace(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that nobody waits for it in the end."""
-    items.sort(key=lambda item: _length(_place(item.nodeid)[0]))
+    """What takes longest comes first, so that nobody waits for it in the end.
+
+    The first of all take the local cluster down, and leave it to the others in the end.
+    """
+    items.sort(key=lambda item: (not item.get_closest_marker("owns_cluster"), _length(item)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -53,7 +56,8 @@ def _place(nodeid: str) -> tuple[str, str]:
     return file.split("/")[1], file
 
 
-def _length(folder: str) -> int:
+def _length(item: pytest.Item) -> int:
+    folder, _ = _place(item.nodeid)
     return 0 if folder in _ON_THE_CLUSTER else 1 if folder == "operator" else 2
 
 

@@ -325,7 +325,8 @@ def _deployment(
         "args": arguments,
         "env": env,
         "ports": [{"containerPort": port}],
-        "readinessProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
+        # Asked until it is up, and not each second of its life.
+        "startupProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
     }
     first = [{**container, "name": "prepare", "command": ["sh", "-c", prepare]}] if prepare else []
     pod = {

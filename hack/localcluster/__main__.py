@@ -25,7 +25,7 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "up":
-            lifecycle.up()
+            lifecycle.up(with_images=not arguments.no_images)
         case "down":
             lifecycle.down()
         case "status":
@@ -46,7 +46,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack.localcluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the cluster, building what is missing")
+    up = commands.add_parser("up", help="start the cluster, building what is missing")
+    up.add_argument("--no-images", action="store_true", help="load none of the images that are built already")
     commands.add_parser("down", help="stop the cluster and remove its state")
     commands.add_parser("status", help="say what runs; exit code 0 when the cluster is healthy")
     commands.add_parser("packages", help="install the Debian packages that tests and bench need")

@@ -13,9 +13,11 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from .locks import only_one
 from .say import Problem, step
-from .settings import PORTS
+from .settings import CACHE, PORTS
 
+APT_LOCK = CACHE / "apt.lock"
 SMALLEST_DISK = 10 * 2**30  # bytes: binaries, build caches and images
 PROGRAMS = {  # program: its Debian package
     "runc": "runc",
@@ -55,6 +57,12 @@ def machine_is_suitable() -> None:
 
 def programs_are_installed(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Install the Debian packages that are missing, of {program: package}."""
+    if _missing(programs):
+        with only_one(APT_LOCK, "Debian packages"):
+            _install(_missing(programs))
+
+
+def _missing(programs: Mapping[str, str]) -> list[str]:
     postgresql = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *postgresql])
     packages = [package for program, package in programs.items() if not shutil.which(program, path=path)]
@@ -62,8 +70,12 @@ def programs_are_installed(programs: Mapping[str, str] = PROGRAMS) -> None:
         packages.append("python3-venv")
     if programs is TEST_PROGRAMS and not Path(sysconfig.get_path("include"), "Python.h").exists():
         packages.append("python3-dev")
+    return packages
+
+
+def _install(packages: list[str]) -> None:
     if not packages:
-        return
+        return  # somebody else just did
     if not shutil.which("apt-get"):
         raise Problem(f"these programs are missing: install the packages {' '.join(packages)}.")
     with step(f"installing Debian packages: {' '.join(packages)}"):

@@ -24,6 +24,7 @@ from .say import Problem, say, step
 from .settings import CACHE, CHECKOUT, LOCAL, STATE
 
 ARCHIVES = CACHE / "images"
+LOCK = CACHE / "images.lock"
 STORAGE = CACHE / "buildah"
 TRUSTED = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
 LOADED = STATE / "loaded-images.json"
@@ -126,7 +127,7 @@ def build() -> dict[Image, Path]:
     # Looked at once: the source may change while we build.
     archives = {image: image.archive() for image in IMAGES}
     missing = [image for image, archive in archives.items() if not archive.exists()]
-    builds.ensure(tuple(image.program for image in missing if image.program))
+    missing.sort(key=lambda image: image.program is not None)  # somebody else may be compiling now
     for number, image in enumerate(missing, 1):
         with step(f"[{number}/{len(missing)}] building image {image.name}"):
             _build(image, archives[image])
@@ -182,6 +183,7 @@ def push(registry: str) -> None:
 
 
 def _build(image: Image, archive: Path) -> None:
+    builds.ensure((image.program,) if image.program else ())
     for base in image.bases:
         _ensure_base(base)
     _build_with("buildah", image, image.name)

@@ -17,8 +17,11 @@ from .say import Problem, say, step
 from .settings import CHECKOUT, KUBECONFIG, LOCAL, LOCK, NODE, OWNER, STATE
 
 
-def up() -> None:
-    """Start the cluster unless this checkout's is running and healthy; replace whatever else is left."""
+def up(*, with_images: bool = True) -> None:
+    """Start the cluster unless this checkout's is running and healthy; replace whatever else is left.
+
+    The images that are built already are loaded, unless they are not wanted.
+    """
     checks.machine_is_suitable()
     builds.go_version()
     with only_one(LOCK, "the local cluster"):
@@ -30,7 +33,8 @@ def up() -> None:
             _remove_leftovers()
             _start()
         _write_access()
-        images.load(images.built())
+        if with_images:
+            images.load(images.built())
     say(f"ready: export KUBECONFIG={KUBECONFIG}  (kubectl and helm are in {LOCAL / 'bin'})")
 
 
@@ -83,11 +87,13 @@ def tools() -> None:
 def build_and_load_images() -> None:
     """Build all images; load them when the cluster is up."""
     checks.machine_is_suitable()
-    with only_one(LOCK, "the local cluster"):
-        checks.programs_are_installed()
+    checks.programs_are_installed()
+    # While they are built, the cluster may come up.
+    with only_one(images.LOCK, "the cache of images"):
         archives = images.build()
-        if _exists():
-            images.load(archives)
+        with only_one(LOCK, "the local cluster"):
+            if _exists():
+                images.load(archives)
         images.write_identity(archives)
 
 

@@ -24,4 +24,4 @@ def step(text: str) -> Iterator[None]:
     yield
     took = time.monotonic() - started
     if took >= 1:
-        say(f"  done in {took:.0f} s")
+        say(f"  {text}: done in {took:.0f} s")

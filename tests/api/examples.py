@@ -282,4 +282,10 @@ REFUSED_BY_SCHEMA = [
     (changed(SCHEDULE, onNewTenant="Later"), "spec.onNewTenant"),
     (changed(SCHEDULE, missedRuns="RunAll"), "spec.missedRuns"),
     (changed(SCHEDULE, retries={"limit": 11}), "spec.retries.limit"),
+    (changed(SCHEDULE, verification={"schedule": "0 5 * *"}), "spec.verification.schedule"),
+    (changed(SCHEDULE, verification={"level": "Contents"}), "spec.verification.schedule"),
+    (
+        changed(SCHEDULE, verification={"schedule": "@weekly", "level": "RestoreTest"}),
+        "spec.verification.level",
+    ),
 ]

@@ -67,12 +67,12 @@ def test_inspect_tells_of_files_beside_tables_or_alone() -> None:
 
 def test_restore_and_export_say_that_files_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """And refuse a backup of nothing else, with two ways out."""
-    chosen(manifest()).leave_files()
+    chosen(manifest()).require_engine()
     assert capsys.readouterr().err == ""
-    chosen(manifest(files=FILES)).leave_files()
+    chosen(manifest(files=FILES)).require_engine()
     assert "7 files are left out" in capsys.readouterr().err
     with pytest.raises(Failure, match=r"docs/restore.py") as caught:
-        chosen(manifest(files=FILES, server=manifests.Server("", ""))).leave_files()
+        chosen(manifest(files=FILES, server=manifests.Server("", ""))).require_engine()
     assert caught.value.reason is Reason.UNSUPPORTED_CONTENT
 
 

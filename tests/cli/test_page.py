@@ -19,7 +19,12 @@ from tenant_backup.cli.commands import commands
 from tests.cli.conftest import COMMAND, Owner
 
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
-_BLOCK = re.compile(r"(<!-- needs a cluster -->\n)?^```(sh|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?^```(sh|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def marked(what: str) -> list[str]:
+    """The blocks that need something else than a PostgreSQL server: marked so in a comment before them."""
+    return [text for mark, _, text in _BLOCK.findall(PAGE) if mark == what]
 
 
 @pytest.fixture

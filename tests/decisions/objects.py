@@ -204,7 +204,7 @@ def schedule(spec: dict[str, Any] | None = None, **metadata: Any) -> BackupSched
 def schedule_seen(**fields: Any) -> ScheduleSeen:
     """One look at it."""
     known: dict[str, Any] = {"schedule": schedule(), "status": {}, "tenants": ("acme",), "backups": ()}
-    known |= fields
+    known |= {"stores": frozenset({"prod"}), **fields}
     tenants = tuple(remembered(one) if isinstance(one, str) else one for one in known["tenants"])
     taken = frozenset(backup.name for backup in known["backups"])
     return ScheduleSeen(**({"taken": taken} | known | {"tenants": tenants}))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tenant_backup.contract.reasons import Reason
 from tenant_backup.decisions.names import slot_of
-from tenant_backup.decisions.plan import Announce, CreateBackup, DeleteBackup, Plan
+from tenant_backup.decisions.plan import Announce, CreateBackup, DeleteBackup, Plan, RequestVerification
 from tenant_backup.decisions.schedule import decide
 from tenant_backup.decisions.summaries import BackupSummary, TenantSummary, of_backup
 from tests.decisions.objects import document, remembered, schedule, schedule_seen
@@ -22,6 +22,16 @@ class Course:
     state: str = "Succeeded"
     reason: str = "Succeeded"
     lasts: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A verification that was asked for."""
+
+    moment: datetime
+    tenant: str
+    backup: str
+    value: str
 
 
 def all_is_well(_backup: BackupSummary) -> Course:
@@ -41,6 +51,9 @@ class World:
     backups: dict[str, BackupSummary] = field(default_factory=dict)
     made: list[BackupSummary] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    at_once: int | None = None  # verifications
+    reading: timedelta = timedelta(minutes=1)  # how long each of them takes
+    asked: list[Request] = field(default_factory=list)
     passes: int = 0
 
     @classmethod
@@ -60,6 +73,7 @@ class World:
             status=self.status,
             tenants=tuple(self.tenants),
             backups=tuple(self.backups.values()),
+            at_once=self.at_once,
         )
         plan = decide(seen, now)
         for action in plan.actions[:die_after]:
@@ -75,6 +89,7 @@ class World:
         while now < end:
             plan = self.look(now)
             moments = [self._ends(backup) for backup in self.backups.values() if not backup.finished]
+            moments += [one.moment + self.reading for one in self._awaited()]
             moments.append(now + timedelta(seconds=plan.retry_in if plan.retry_in is not None else 3600))
             now = max(min(moments), now + timedelta(milliseconds=50))
 
@@ -95,6 +110,8 @@ class World:
             self._create(action, now)
         elif isinstance(action, DeleteBackup):
             del self.backups[action.name]
+        elif isinstance(action, RequestVerification):
+            self._ask(action, now)
         elif isinstance(action, Announce) and action.reason is Reason.SCHEDULE_MISSED:
             self.told += [action.message] if action.message not in self.told else []
 
@@ -106,6 +123,18 @@ class World:
         self.backups[backup.name] = replace(backup, state="Running", started=now)
         self.made.append(backup)
 
+    def _ask(self, action: RequestVerification, now: datetime) -> None:
+        backup = self.backups[action.name]
+        assert not backup.awaited, f"{action.name} is asked while it is being verified"
+        assert (backup.tenant, action.value) not in {(one.tenant, one.value) for one in self.asked}
+        self.backups[action.name] = replace(backup, awaited=True)
+        self.asked.append(Request(now, backup.tenant, action.name, action.value))
+        assert self.at_once is None or len(self._awaited()) <= self.at_once, "too many at once"
+
+    def _awaited(self) -> list[Request]:
+        known = {one.backup: one for one in self.asked}
+        return [known[name] for name, backup in self.backups.items() if backup.awaited]
+
     def _ends(self, backup: BackupSummary) -> datetime:
         assert backup.started
         return backup.started + self.course(backup).lasts
@@ -116,3 +145,8 @@ class World:
                 course = self.course(backup)
                 fields: dict[str, Any] = {"state": course.state, "reason": course.reason}
                 self.backups[name] = replace(backup, completed=self._ends(backup), health="Healthy", **fields)
+        for one in self._awaited():
+            if one.moment + self.reading <= now:
+                read = {"verified": one.moment + self.reading, "level": one.value.split()[0]}
+                backup = self.backups[one.backup]
+                self.backups[one.backup] = replace(backup, awaited=False, answered=one.value, **read)

@@ -15,6 +15,7 @@ from tenant_backup.decisions.backup import decide
 from tenant_backup.decisions.observed import BackupSeen, Ended, JobSeen, Sibling, Trouble
 from tenant_backup.decisions.plan import Announce, Audit, Condemn, ExpireJob, Plan, RemoveJob, Run
 from tenant_backup.decisions.verification import TRIES
+from tenant_backup.decisions.wishes import scheduled_request
 from tests.decisions.objects import (
     FACTS,
     NOW,
@@ -192,6 +193,19 @@ def test_a_good_end_is_recorded_once_with_an_event() -> None:
     after = replace(asked, status=status, jobs=(replace(asked.jobs[0], expires=True),))
     assert decide(after, at(10)) == Plan()
     assert settled(status, "one")
+
+
+@pytest.mark.parametrize("health", ["Healthy", "Corrupt"])
+def test_what_a_schedule_asked_for_is_an_event_only_when_it_found_something(health: str) -> None:
+    """A thousand Events a week of what went well would hide the others."""
+    asked = scheduled_request("Checksum", "nightly", NOW)
+    labels = {"tenantbackup.dev/schedule": "nightly"}
+    annotations = {"tenantbackup.dev/verify": asked}
+    seen = backup_seen(backup=backup(labels=labels, annotations=annotations), status=HEALTHY)
+    plan = decide(with_job(seen, outcome=facts(health, MESSAGE)), at(9))
+    assert [event.type for event in actions_of(plan, Announce)] == ["Warning"] * (health == "Corrupt")
+    assert len(actions_of(plan, Audit)) == 1
+    assert status_of(plan)["verification"]["requested"] == asked
 
 
 def test_damage_makes_a_backup_corrupt_and_it_stays_succeeded() -> None:

@@ -47,8 +47,11 @@ class MariaDB:
         if os.getuid() == 0:
             shutil.chown(self.folder, "mysql")
         self.folder.chmod(0o755)
+        # One of its own: a server that starts deletes every temporary table it finds, also of another server.
+        self._temporary.mkdir(mode=0o777)
+        self._temporary.chmod(0o777)
         self.port = _free_port()
-        made = ["--no-defaults", *_AS_MYSQL, f"--datadir={self.data}", "--skip-test-db"]
+        made = ["--no-defaults", *_AS_MYSQL, *self._places, "--skip-test-db"]
         how = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         subprocess.run(["mariadb-install-db", *made, *how], check=True, capture_output=True)
         self.start()
@@ -63,13 +66,21 @@ class MariaDB:
         return self.folder / "data"
 
     @property
+    def _temporary(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
+    def _places(self) -> list[str]:
+        return [f"--datadir={self.data}", f"--tmpdir={self._temporary}"]
+
+    @property
     def socket(self) -> Path:
         """The Unix socket."""
         return self.folder / "socket"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        where = [f"--datadir={self.data}", f"--port={self.port}", f"--socket={self.socket}"]
+        where = [*self._places, f"--port={self.port}", f"--socket={self.socket}"]
         log = (self.folder / "log").open("ab")
         command = [str(INSTALLED), *_OPTIONS, *self.options, *_AS_MYSQL, *where]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)

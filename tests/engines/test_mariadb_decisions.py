@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.mysql import definitions, failures, grants, names, rows, versions
+from tenant_backup.engines.mysql import definitions, failures, grants, inserts, names, rows, script, versions
 from tenant_backup.engines.mysql.definitions import Definition
 from tenant_backup.engines.mysql.inventory import KeyPart, Table
 
@@ -32,19 +34,156 @@ def test_rows_become_lines_that_say_what_they_said(
     assert expected.count(b"\n") == len(values)
 
 
+VALUES: list[tuple[bytes | None, ...]] = [
+    (b"it's", None),
+    (b"\\N", b"'\\N'"),
+    (b"a\tb", b"c\nd"),
+    (b"\0\r\x1a", b"'\\u\\N','"),
+]
+TABLE = {"columns": ["a", "b`"], "textColumns": [], "fill": {}}
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 3, 1000])
-def test_lines_become_inserts_wherever_the_blocks_are_cut(pieces: int) -> None:
-    """NULL is not the text N, and a quote in a value does not end it."""
-    values: list[tuple[bytes | None, ...]] = [(b"it's", None), (b"\\N", b"'\\N'"), (b"a\tb", b"c\nd")]
-    data = rows.lines(values)
-    blocks = [memoryview(data[at : at + pieces]) for at in range(0, len(data), pieces)]
-    lines = [line for found in rows._whole_lines(blocks) for line in found]
-    assert [rows._tuple(line, [], b"") for line in lines] == [
+@pytest.mark.parametrize("most", [1, 1000])
+def test_lines_become_inserts_wherever_the_blocks_are_cut(
+    pieces: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NULL is not the text N, and a quote in a value does not end it; no statement is longer than it has to be."""
+    monkeypatch.setattr(inserts, "_STATEMENT_BYTES", most)
+    data = rows.lines(VALUES)
+    blocks = [data[at : at + pieces] for at in range(0, len(data), pieces)]
+    found = list(inserts.statements(TABLE, "`t`", map(memoryview, blocks)))
+    head = b"INSERT INTO `t` (`a`, `b```) VALUES\n"
+    assert {statement[: len(head)] for statement in found} == {head}
+    assert b",\n".join(statement.removeprefix(head) for statement in found).split(b",\n") == [
         rb"('it\'s',NULL)",
         rb"('\\N','\'\\N\'')",
         rb"('a\tb','c\nd')",
+        rb"('\0\r\Z','\'\\u\\N\',\'')",
     ]
-    assert rows._tuple(lines[0], [0], b",NULL") == rb"(CONVERT('it\'s' USING ascii),NULL,NULL)"
+    assert len(found) == (1 if most == 1000 or pieces == 1000 else 4)
+
+
+def test_a_row_longer_than_a_statement_stays_whole() -> None:
+    """In a statement of its own, however many blocks it comes in."""
+    long = rows.lines([(b"x" * 3_000_000, b"y")])
+    blocks = [
+        b"1\t2\n" + long[:1_000_000],
+        long[1_000_000:2_900_000],
+        long[2_900_000:] + b"3\t4\n",
+        b"5\t6\n",
+    ]
+    found = list(inserts.statements(TABLE, "`t`", blocks))
+    assert [statement.count(b"(") - 1 for statement in found] == [3, 1]
+
+
+def test_text_is_called_text_and_columns_that_were_left_out_are_filled() -> None:
+    """A UUID as bytes would be 16 of them; NULL stays NULL."""
+    table = {"columns": ["a", "u", "i"], "textColumns": ["u", "i"], "fill": {"p": "it's\t\\N", "q": None}}
+    lines = rows.lines([(b"'", b"12-3", b"::1"), (None, None, b"")])
+    (statement,) = inserts.statements(table, "`t`", [lines])
+    assert statement == (
+        b"INSERT INTO `t` (`a`, `u`, `i`, `p`, `q`) VALUES\n"
+        b"('\\'',_ascii'12-3',_ascii'::1',_utf8mb4'it\\'s\t\\\\N',NULL),\n"
+        b"(NULL,NULL,_ascii'',_utf8mb4'it\\'s\t\\\\N',NULL)"
+    )
+
+
+def test_a_row_of_one_empty_value_is_a_row() -> None:
+    """The last one, too."""
+    table = {"columns": ["a"], "textColumns": ["a"], "fill": {}}
+    assert inserts.tuples(b"\n\n", [], b"") == b"(''),\n('')"
+    (statement,) = inserts.statements(table, "t", [b"\n\\N\n"])
+    assert statement.endswith(b"\n(_ascii''),\n(NULL)")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE `a;b`` ü\n` (\n  `x` int DEFAULT 'it''s; -- ü',\n  CHECK (`x` - -1 > 2 * 3)\n) ENGINE=InnoDB",
+        "CREATE SEQUENCE `s` start with 1 minvalue -5",
+    ],
+)
+def test_what_everybody_reads_alike_stands_in_a_script_as_it_is(sql: str) -> None:
+    """So what has tables only is for MySQL, too."""
+    item = Definition("TABLE", "t", sql)
+    assert script.definition(item).decode() == f"{item.session};\n{sql};\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sql"),
+    [
+        ("TABLE", "CREATE TABLE `a` (`x` int COMMENT 'a\\\\b')"),
+        ("TABLE", "CREATE TABLE `a\r\nb` (`x` int)"),
+        ("TABLE", "CREATE TABLE `a` (`x` text, FULLTEXT KEY (`x`) /*!50100 WITH PARSER `p` */)"),
+        ("VIEW", "CREATE VIEW `v` AS select 1; \\! touch x"),
+        ("VIEW", "CREATE VIEW `v` AS select 1 --\x01 \\! touch x"),
+        ("VIEW", "CREATE VIEW `v` AS select \"'\", 1 # '"),
+        ("VIEW", "CREATE VIEW `v` AS select 'a"),
+        ("FUNCTION", "CREATE FUNCTION `f`() RETURNS int RETURN\nsystem\n(1)"),
+    ],
+)
+def test_everything_else_is_one_string_in_a_script(kind: str, sql: str) -> None:
+    """Whose end nothing in it can be: no quote, backslash, or end of line as Windows has it stands alone."""
+    text = script.definition(Definition(kind, "x", sql, settings={"sql_mode": "ANSI_QUOTES"})).decode()
+    found = re.fullmatch(
+        r"SET NAMES binary;\nSET SESSION sql_mode = '';\nSET @tenant_backup = _binary'((?:[^'\\\r\0]|\\.)*)';\n"
+        r"SET SESSION sql_mode = 'ANSI_QUOTES', [^;]*;\nEXECUTE IMMEDIATE @tenant_backup;\n",
+        text,
+    )
+    assert found
+    unescaped = {"r": "\r", "0": "\0", "Z": "\x1a"}
+    assert re.sub(r"\\(.)", lambda escape: unescaped.get(escape[1], escape[1]), found[1]) == sql
+
+
+def test_views_follow_those_they_select_from() -> None:
+    """Not those that only have the name of a column, of another name, or of a word in a string."""
+    views = {
+        "a": "select `z`.`b` AS `c`,'`c`' AS `x` from (`z` join `t` `c` on(`c`.`b` = `z`.`b`))",
+        "b": "select `a`.`x` AS `a` from `a`",
+        "c": "select 1 AS `a` from (select `b`.`a` AS `z` from `b`) `z`",
+        "z": "select 1 AS `b`",
+    }
+    found = [Definition("TRIGGER", "r", "")]
+    found += [Definition("VIEW", name, f"CREATE VIEW `{name}` AS {sql}") for name, sql in views.items()]
+    assert [item.name for item in script.code_in_order(found)] == ["r", "z", "a", "b", "c"]
+
+
+def test_names_in_a_ring_of_views_still_come_once() -> None:
+    """One of them means something else inside: a common table expression."""
+    found = [
+        Definition("VIEW", "a", "CREATE VIEW `a` AS with `b` as (select 1) select * from `b`"),
+        Definition("VIEW", "b", "CREATE VIEW `b` AS select * from `a`"),
+    ]
+    assert [item.name for item in script.code_in_order(found)] == ["a", "b"]
+
+
+def test_a_name_that_a_client_program_would_change_is_refused() -> None:
+    """Before anything is written."""
+    engine = {"tables": [{"table": "t", "columns": ["a", "b\r\nc"]}], "sequences": []}
+    with pytest.raises(Failure) as caught:
+        script.refuse_names(engine)
+    assert (caught.value.reason, r"'b\r\nc'" in caught.value.message) == (Reason.UNSUPPORTED_CONTENT, True)
+
+
+@pytest.mark.parametrize(
+    ("sql", "definer", "expected"),
+    [
+        (
+            "CREATE ALGORITHM=MERGE SQL SECURITY DEFINER VIEW",
+            "a`b@%",
+            "CREATE ALGORITHM=MERGE DEFINER=`a``b`@`%` SQL",
+        ),
+        ("CREATE TRIGGER `r`", "a@b@c", "CREATE DEFINER=`a@b`@`c` TRIGGER"),
+        ("CREATE PACKAGE `p`", "role", "CREATE DEFINER=`role` PACKAGE"),
+        ("CREATE FUNCTION `f`", "", "CREATE FUNCTION"),
+    ],
+)
+def test_a_definer_comes_back_where_it_was(sql: str, definer: str, expected: str) -> None:
+    """For who wants owners to be kept."""
+    found = definitions.with_definer(Definition("X", "x", sql, definer))
+    assert found.startswith(f"{expected} ")
+    assert definitions._owned("X", "x", found, {}) == Definition("X", "x", sql, definer)
 
 
 LINES = [
@@ -105,7 +244,7 @@ def test_a_server_that_is_not_known_is_refused_by_its_own_words(said: str) -> No
 def test_names_are_quoted_and_patterns_mean_one_database() -> None:
     """Also those that were made to break out."""
     assert names.quoted("a`b", "c") == "`a``b`.`c`"
-    assert names.literal("a'b\\") == "'a\\'b\\\\'"
+    assert names.literal("a'b\\\r\n") == "'a\\'b\\\\\\r\n'"
     assert names.granted("a_%\\") == "`a\\_\\%\\\\`"
     assert names.account("o'hara@%") == "'o\\'hara'@'%'"
 

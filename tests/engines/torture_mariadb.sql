@@ -14,7 +14,7 @@ INSERT INTO `numbers` (d, g, h) SELECT 100 + seq, 1 / (seq + 3), 1 / (seq + 7) F
 SET sql_mode = 'ALLOW_INVALID_DATES';
 CREATE TABLE `times` (
   id int AUTO_INCREMENT PRIMARY KEY, d date, t time(6), dt datetime(6), ts timestamp(6) NULL,
-  touched timestamp DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
+  touched timestamp DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, never date DEFAULT '2023-02-31'
 );
 INSERT INTO `times` (d, t, dt, ts, touched) VALUES
   ('0000-00-00', '-838:59:59', '0000-00-00 00:00:00', '0000-00-00 00:00:00', '1999-12-31 23:59:59'),

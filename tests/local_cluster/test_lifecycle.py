@@ -1,6 +1,6 @@
 """The local cluster's own life: taken down, killed, contended for.
 
-`make test-cluster-lifecycle` runs these alone, because each takes away the cluster that other tests share.
+Each takes away the cluster that other tests share, so they come before those, in the same process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from hack.localcluster.settings import CHECKOUT, KUBECONFIG, NODE_ADDRESS, OWNER
 from .test_node import claim, container, mounted
 
 pytestmark = pytest.mark.owns_cluster
+UP = "up --no-images"  # which nothing here needs
 
 
 def command(name: str, checkout: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
     """Run one command of the local cluster from a checkout."""
-    line = [sys.executable, "-m", "hack.localcluster", name]
+    line = [sys.executable, "-m", "hack.localcluster", *name.split()]
     return subprocess.run(
         line, cwd=checkout, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -94,14 +95,14 @@ def bare_machine() -> dict[str, object]:
 
 @pytest.mark.usefixtures("bare_machine")
 def test_a_cluster_that_comes_up_gives_access() -> None:
-    succeed("up")
+    succeed(UP)
     assert KUBECONFIG.stat().st_mode & 0o777 == 0o600
     assert Kubectl()("get", "--raw", "/readyz") == "ok"
     assert Kubectl()("config", "current-context").strip() == "tenant-backup-local"
 
 
 def test_cluster_down_leaves_nothing_behind(bare_machine: dict[str, object]) -> None:
-    succeed("up")
+    succeed(UP)
     _start_a_pod_with_a_volume(Kubectl())
     succeed("down")
     assert bare_machine == traces()
@@ -114,28 +115,28 @@ def test_a_second_cluster_down_is_no_error() -> None:
 
 
 def test_the_running_cluster_of_another_checkout_is_replaced(other_checkout: Path) -> None:
-    succeed("up", other_checkout)
+    succeed(UP, other_checkout)
     assert owner() == str(other_checkout)
-    assert f"replacing the local cluster of {other_checkout}" in succeed("up")
+    assert f"replacing the local cluster of {other_checkout}" in succeed(UP)
     assert owner() == str(CHECKOUT)
 
 
 def test_the_killed_cluster_of_another_checkout_is_replaced(other_checkout: Path) -> None:
-    succeed("up", other_checkout)
+    succeed(UP, other_checkout)
     shutil.copy(other_checkout / ".local" / "kubeconfig", KUBECONFIG)
     _start_a_pod_with_a_volume(Kubectl())
     for pid in processes.running():
         os.kill(pid, signal.SIGKILL)
-    assert "replacing the local cluster of" in succeed("up")
+    assert "replacing the local cluster of" in succeed(UP)
     assert Kubectl()("get", "--raw", "/readyz") == "ok"
 
 
 def test_a_part_that_died_is_noticed_and_the_cluster_is_replaced() -> None:
-    succeed("up")
+    succeed(UP)
     scheduler = next(pid for pid, part in processes.running().items() if part == "scheduler")
     os.kill(scheduler, signal.SIGKILL)
     assert command("status").returncode == 1
-    assert "replacing a damaged or older local cluster" in succeed("up")
+    assert "replacing a damaged or older local cluster" in succeed(UP)
     assert command("status").returncode == 0
 
 
@@ -155,7 +156,7 @@ def test_a_port_taken_by_a_stranger_is_named_and_nothing_is_left() -> None:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind(("0.0.0.0", 10250))
         stranger.listen()
-        done = command("up")
+        done = command(UP)
     assert done.returncode == 1
     assert f"port 10250 on {NODE_ADDRESS}, needed for the kubelet, is taken by" in done.stderr
     assert f"pid {os.getpid()}" in done.stderr
@@ -164,7 +165,7 @@ def test_a_port_taken_by_a_stranger_is_named_and_nothing_is_left() -> None:
 
 @pytest.mark.usefixtures("bare_machine")
 def test_two_checkouts_that_start_at_once_take_turns(other_checkout: Path) -> None:
-    line = [sys.executable, "-m", "hack.localcluster", "up"]
+    line = [sys.executable, "-m", "hack.localcluster", *UP.split()]
     both = [
         subprocess.Popen(line, cwd=where, stdout=subprocess.DEVNULL) for where in (CHECKOUT, other_checkout)
     ]

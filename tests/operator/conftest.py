@@ -79,7 +79,7 @@ class Space:
             found = true()
             if found:
                 return found
-            time.sleep(0.1)
+            time.sleep(0.2)  # what is asked meanwhile is processor time that others wait for
         log = self.log.read_text()[-4000:] if self.log.exists() else ""
         pytest.fail(f"it did not come true within {seconds} s that {what}\n{log}")
 

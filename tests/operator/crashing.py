@@ -1,7 +1,7 @@
 """The operator as tests start it: it notes every write to the API, and can kill itself at one of them.
 
 CRASH_AT is `before:N` or `after:N`: SIGKILL before or after the N-th write of this process; or `after:N:ENDING`,
-which counts creations below paths that end so. WRITES names a file that gets one line per write. AHEAD is by how
+which counts writes to paths that end so. WRITES names a file that gets one line per write. AHEAD is by how
 many seconds its clock is. Everything else is the operator users run.
 """
 
@@ -35,7 +35,7 @@ class CrashingApiServer(ApiServer):
         if changes_nothing:
             return await super()._send(method, path, *rest)
         when, at, *ending = os.environ["CRASH_AT"].split(":")
-        counts = not ending or (method == "POST" and path.endswith(ending[0]))
+        counts = not ending or path.endswith(ending[0])
         CrashingApiServer.count += counts
         number = CrashingApiServer.count if counts else 0
         _die((when, int(at)) == ("before", number))

@@ -173,6 +173,12 @@ def test_a_backup_being_deleted_counts_while_its_job_is_there_and_no_longer() ->
     assert door.woken == ["b"]
 
 
+def test_who_has_a_budget_of_its_own_keeps_to_the_smaller_one() -> None:
+    """Two is the operator's."""
+    door = Door()
+    assert [door.admission.at_once(own) for own in (None, 1, 5)] == [2, 1, 2]
+
+
 def test_a_larger_budget_lets_in_at_once() -> None:
     """The schedule's, which anybody may change at any time."""
     door = Door()

@@ -16,7 +16,7 @@ from tenant_backup.controllers.carry_out import CarryOut, ForeignObject
 from tenant_backup.controllers.look import Look
 from tenant_backup.controllers.roster import Roster
 from tenant_backup.decisions.names import scheduled_backup, slot_label
-from tenant_backup.decisions.plan import CreateBackup, Plan
+from tenant_backup.decisions.plan import CreateBackup, Plan, RequestVerification
 from tenant_backup.jobs.manifest import Runner
 from tests.operator.conftest import Space
 from tests.operator.test_end_to_end import BACKUP
@@ -77,6 +77,42 @@ def test_a_backup_that_others_made_is_refused_and_the_slot_has_not_run(
     with pytest.raises(ForeignObject, match=NAME):
         asyncio.run(carry_out(Roster()))
     assert "lastRun" not in (space.get("BackupSchedule", "nightly") or {}).get("status", {})
+
+
+def asked_for(space: Space) -> str:
+    """What the backup is annotated with."""
+    found = space.get("TenantBackup", NAME) or {}
+    return str(found["metadata"].get("annotations", {}).get("tenantbackup.dev/verify", ""))
+
+
+def test_a_verification_that_was_asked_for_is_known_before_the_watch_tells(
+    space: Space, carry_out: Carry
+) -> None:
+    """So that the next pass of a thousand tenants counts it; a backup that is gone stops nothing."""
+    space.create("TenantBackup", NAME, BACKUP, labels=LABELS)
+    done = {"status": {"state": "Succeeded", "verification": {"completedAt": "2024-01-15T02:01:00Z"}}}
+    version = space.api.do("PATCH", f"{space.path('TenantBackup', NAME)}/status", done)["metadata"][
+        "resourceVersion"
+    ]
+    roster = Roster()
+    wanted = (
+        RequestVerification("gone", "Contents", version),
+        RequestVerification(NAME, "Contents", version),
+    )
+    asyncio.run(carry_out(roster, Plan(wanted, status=PLAN.status)))
+    assert asked_for(space) == "Contents"
+    assert [(backup.name, backup.awaited) for backup in roster.backups()] == [(NAME, True)]
+    assert (space.get("BackupSchedule", "nightly") or {})["status"]["lastRun"] == "2024-01-15T02:00:00Z"
+
+
+def test_what_a_person_asked_for_meanwhile_is_not_overwritten(space: Space, carry_out: Carry) -> None:
+    """The next look waits for it."""
+    version = space.create("TenantBackup", NAME, BACKUP, labels=LABELS)["metadata"]["resourceVersion"]
+    mine = {"metadata": {"annotations": {"tenantbackup.dev/verify": "mine"}}}
+    space.api.do("PATCH", space.path("TenantBackup", NAME), mine)
+    plan = Plan((RequestVerification(NAME, "Contents", version),), status=PLAN.status)
+    asyncio.run(carry_out(Roster(), plan))
+    assert asked_for(space) == "mine"
 
 
 def test_a_backup_that_the_api_server_refuses_does_not_stop_the_others(

@@ -11,9 +11,11 @@ import pytest
 
 from tenant_backup.contract.reasons import Reason
 from tenant_backup.contract.results import Result
-from tenant_backup.decisions.names import scheduled_backup
+from tenant_backup.decisions.instants import rfc3339
+from tenant_backup.decisions.names import scheduled_backup, slot_label
+from tenant_backup.decisions.wishes import is_awaited, scheduled_request
 from tests.operator.conftest import Space
-from tests.operator.node import Node, all_is_well
+from tests.operator.node import FACTS, Node, all_is_well
 from tests.operator.test_end_to_end import BACKUP, STORE, TENANT
 
 SCHEDULE: dict[str, Any] = {
@@ -153,6 +155,67 @@ def test_a_foreign_backup_in_the_way_is_named_and_the_others_go_on(space: Space)
     assert [item["metadata"]["uid"] for item in after] == before
     assert all("tenantbackup.dev/slot" not in item["metadata"].get("labels", {}) for item in after)
     assert "acme" not in made_by(space, "minutely")
+
+
+def backed_up(space: Space, schedule: str, slot: datetime) -> list[str]:
+    """Both tenants have a good backup of that slot, as an operator left it; return their names."""
+    names = []
+    for tenant in ("acme", "beta"):
+        labels = {"schedule": schedule, "tenant": tenant, "slot": slot_label(slot)}
+        names.append(scheduled_backup(schedule, tenant, slot))
+        space.create(
+            "TenantBackup",
+            names[-1],
+            {**BACKUP, "tenantRef": {"name": tenant}},
+            labels={f"tenantbackup.dev/{key}": value for key, value in labels.items()},
+        )
+        moment = rfc3339(slot)
+        done = {"completedAt": moment, "healthyAt": moment, "level": "Checksum", "message": ""}
+        status = {"state": "Succeeded", "health": "Healthy", "observedGeneration": 1, "verification": done}
+        status |= {key: FACTS["upload"][key] for key in ("backupId", "checksum")}
+        status |= {"startedAt": moment, "completedAt": moment}
+        space.api.do("PATCH", f"{space.path('TenantBackup', names[-1])}/status", {"status": status})
+    return names
+
+
+def test_a_slot_verifies_each_tenant_once_whenever_the_operator_dies(space: Space) -> None:
+    """One after the other, by the budget; it was down when the slot came, and dies after the first annotation."""
+    at_once: list[int] = []
+
+    def answer(purpose: str, container: str) -> tuple[int, Result]:
+        if container != "examine":
+            return all_is_well(purpose, container)
+        items = space.api.items(space.path("TenantBackup"))
+        at_once.append(sum(is_awaited(one["spec"], one["metadata"], one["status"]) for one in items))
+        return 0, Result(True, {"health": "Healthy", "verification": {"level": "Contents", "message": ""}})
+
+    slot = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+    verification = {"schedule": f"{slot.minute} * * * *", "level": "Contents"}
+    with Node(space.api, space.name, answer) as node:
+        two_tenants(space)
+        spec = {**ON_REQUEST, "budget": {"total": 1}, "verification": verification}
+        space.create("BackupSchedule", "s", spec)
+        due = {"status": {"verification": {"nextRun": rfc3339(slot)}}}
+        space.api.do("PATCH", f"{space.path('BackupSchedule', 's')}/status", due)
+        names = backed_up(space, "s", slot - timedelta(hours=3))
+        dying = space.operator(f"after:1:/tenantbackups/{names[0]}")
+        space.until(lambda: dying.poll() is not None, "the operator has died in the slot")
+        assert "lastRun" not in status(space, "s")["verification"]
+        space.operator()
+        found = space.until(
+            lambda: (
+                status(space, "s")["verification"].get("pending") == 0 and status(space, "s")["verification"]
+            ),
+            "both tenants are verified",
+        )
+        backups = [space.get("TenantBackup", name) or {} for name in names]
+    expected = {"lastRun": rfc3339(slot), "nextRun": rfc3339(slot + timedelta(hours=1))}
+    assert found == expected | {"verified": 2, "failed": 0, "pending": 0}
+    request = scheduled_request("Contents", "s", slot)
+    assert [one["metadata"]["annotations"]["tenantbackup.dev/verify"] for one in backups] == [request] * 2
+    assert [one["status"]["verification"]["requested"] for one in backups] == [request] * 2
+    assert set(at_once) == {1}
+    assert [count for job, count in node.ran.items() if "-verify-" in job] == [1, 1]
 
 
 def live(space: Space, schedule: str, crash_at: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .tenant_backup import NO_ROWS_IN_FILES, Compression, Mode, Parts, Verification
+from .tenant_backup import NO_ROWS_IN_FILES, Compression, Mode, Parts, Verification, VerificationLevel
 from .values import (
     LONG_NAME_LIMIT,
     Backoff,
@@ -25,6 +25,9 @@ from .values import (
 )
 
 LabelValue = Annotated[str, Field(max_length=63)]
+Cron = Annotated[
+    str, Field(max_length=100, pattern=r"^(@(hourly|daily|weekly|monthly)|[^\s@]+( +[^\s@]+){4})$")
+]
 _GOOD = ("Last", "Hourly", "Daily", "Weekly", "Monthly", "Yearly")  # each keeps good backups
 
 
@@ -110,6 +113,16 @@ class Retries(Struct):
     """The pause after the first failure; twice as long after each further one, 6h at most."""
 
 
+class ScheduleVerification(Struct):
+    """When the newest good backup of each tenant is verified again, and how deeply."""
+
+    schedule: Cron
+    """When, as in spec.schedule and in the same time zone, such as "0 5 * * 0" for Sundays at five."""
+    level: VerificationLevel = "Checksum"
+    """Checksum: read all that the backup needs again, and compare SHA-256. Contents: also decrypt everything
+    with the Tenant's identity and count the rows."""
+
+
 class BackupScheduleSpec(Struct):
     """When, for whom, and how many are kept."""
 
@@ -123,12 +136,12 @@ class BackupScheduleSpec(Struct):
         ),
     )
 
-    schedule: str = Field(max_length=100, pattern=r"^(@(hourly|daily|weekly|monthly)|[^\s@]+( +[^\s@]+){4})$")
+    schedule: Cron
     """Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly."""
     time_zone: str = Field(default="Etc/UTC", max_length=64, pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$")
     """Time zone the schedule is read in, such as Europe/Rome."""
     suspend: bool = False
-    """While true nothing is started and nothing is deleted; slots that pass by are not made up for."""
+    """While true nothing is started, verified or deleted; slots that pass by are not made up for."""
     tenants: tuple[TenantName, ...] | None = Field(
         default=None, min_length=1, max_length=1000, json_schema_extra=UNIQUE
     )
@@ -160,6 +173,9 @@ class BackupScheduleSpec(Struct):
     """How many run at once; the others are Queued. Without it only the operator's own budget counts."""
     retention: Retention | None = None
     """Which backups are kept. Without it all are."""
+    verification: ScheduleVerification | None = None
+    """When the newest good backup of each tenant that the schedule made is verified again: as many at once as
+    budget.total, or the operator's own budget, allow."""
 
 
 class ScheduleTenants(Struct):
@@ -206,6 +222,23 @@ class ScheduleRetention(Struct):
     """Those that go first, oldest first."""
 
 
+class ScheduleVerified(Struct):
+    """The last verification of the schedule, and the next one."""
+
+    last_run: datetime | None = None
+    """The newest slot that began. Until nobody is pending no other one begins."""
+    next_run: datetime | None = None
+    """The next slot."""
+    verified: Count | None = None
+    """Tenants whose backup was found Healthy."""
+    failed: Count | None = None
+    """Tenants whose backup was found to be otherwise, or could not be verified."""
+    pending: Count | None = None
+    """Tenants whose backup is being verified, or waits for it."""
+    failing: tuple[TenantName, ...] = Field(default=(), max_length=20, json_schema_extra=UNIQUE)
+    """Tenants that failed: twenty at most. status.verification of their backups says why."""
+
+
 class BackupScheduleStatus(Status):
     """How the schedule is doing."""
 
@@ -229,6 +262,8 @@ class BackupScheduleStatus(Status):
     """Tenants whose last turn failed: twenty at most."""
     retention: ScheduleRetention | None = None
     """What retention keeps, and what goes."""
+    verification: ScheduleVerified | None = None
+    """The last verification of the schedule, and the next one."""
 
 
 class BackupSchedule(Resource):

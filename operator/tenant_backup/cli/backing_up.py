@@ -44,9 +44,9 @@ def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
     _refuse_unreadable(tenant)
     _refuse_other_slug(opened.where, tenant.slug)
     spec = _database(tenant)
-    server = sign_in.server(spec.host, spec.tcp_port, spec.connections)
+    server = sign_in.server(spec.engine, spec.host, spec.tcp_port, spec.connections)
     keys = _keys(wish)
-    server.write_secrets(opened.folder, paths.DATABASE)
+    server.write_secrets(opened.folder, **{paths.DATABASE: server.login})
     write_secret(opened.folder, paths.KEYS, {"indexKey": keys.index.secret, "signingKey": keys.signing_seed})
     job = _job(opened.where, wish, keys)
     with console.progress("Dump") as bar:

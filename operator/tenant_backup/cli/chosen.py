@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import cast
 
 from tenant_backup.archive import manifest as manifests
 from tenant_backup.archive.key_finder import KeyFinder
@@ -15,6 +17,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from . import console, options
 from .opened import manifest_bytes, resolve, small, trusted
 from .options import Access, Opened
+from .server import PORTS, Engine
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,20 @@ class Chosen:
             message = f"backup {self.manifest.backup_id} is encrypted for {', '.join(encryption.recipients)}"
             raise Failure(Reason.KEY_MISSING, f"{message}; name the key file of one of them with --identity")
 
-    def leave_files(self) -> None:
+    def require_engine(self) -> Engine:
+        """Return whose backup it is. Raises Failure(UNSUPPORTED_CONTENT) where nothing here knows it."""
+        self._leave_files()
+        engine, backup_id = self.manifest.server.engine, self.manifest.backup_id
+        if engine not in PORTS:
+            message = f"backup {backup_id} is of {engine}, which this version does not know; use a newer one"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, message)
+        if engine == "MariaDB" and find_spec("MySQLdb") is None:
+            message = f"backup {backup_id} is of MariaDB, and its client library is not installed; run"
+            advice = "pip install 'tenant-backup-operator[runner,mariadb]'"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
+        return cast(Engine, engine)
+
+    def _leave_files(self) -> None:
         """Say that its files are left out. Raises Failure(UNSUPPORTED_CONTENT) when there is nothing else."""
         left = (
             "the operator restores them (TenantRestore with target.files), docs/restore.py writes them as tar"
@@ -45,17 +61,6 @@ class Chosen:
             raise Failure(Reason.UNSUPPORTED_CONTENT, message)
         if self.manifest.files.read_from:
             console.say(f"its {self.manifest.files.count} files are left out: {left}")
-
-    def require_engine(self) -> None:
-        """Raise Failure(UNSUPPORTED_CONTENT) for a backup that only the operator can bring back so far."""
-        engine = self.manifest.server.engine
-        if engine != "PostgreSQL":
-            message = (
-                f"backup {self.manifest.backup_id} is of {engine}, which is restored by the operator only"
-            )
-            raise Failure(
-                Reason.UNSUPPORTED_CONTENT, f"{message}, so far; create a TenantRestore in a cluster"
-            )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from .chosen import chosen
 from .opened import LATEST, kept, kept_one, reading, resolve, small
 from .options import Access
 from .private import private_folder
-from .server import SignIn, server_login
+from .server import PORTS, SignIn, owner_of, server_login
 
 _EPILOG = """\b
 Exit codes:
@@ -163,17 +163,19 @@ tenant-backup export … --identity key.txt --trust ed25519:5a1f… --format zip
     type=click.Choice(["sql", "zip", "directory"]),
     default="sql",
     show_default=True,
-    help="sql: one file for psql. zip, directory: that file, metadata.json and SHA256SUMS.",
+    help="sql: one file for psql or mariadb. zip, directory: that file, metadata.json and SHA256SUMS.",
 )
 @click.option(
     "-o", "--output", "out", type=click.Path(path_type=Path), help="File to write, or a folder to write into."
 )
 @click.option(
-    "--owners", is_flag=True, help="Keep owners and grants; their roles must exist where it is loaded."
+    "--owners",
+    is_flag=True,
+    help="Keep owners and grants (MariaDB: definers); they must exist where it is loaded.",
 )
 @options.as_json
 def export(access: Access, backup_id: str, as_json: bool, **how: Any) -> None:
-    """Write a backup as SQL that plain psql loads.
+    """Write a backup as SQL that plain psql or mariadb loads.
 
     The file is named after the tenant and the moment its rows are from: acme_2024-01-15_14-30-25.sql. It
     appears under that name only when it is complete, and nothing is overwritten.
@@ -193,24 +195,37 @@ tenant-backup restore file:///mnt/backups/acme latest --identity key.txt --trust
 )
 @options.access(trust_store=True)
 @_BACKUP_ID
-@click.option("--host", required=True, help="Server to restore to; a folder with a slash is a Unix socket.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5432, show_default=True)
+@click.option(
+    "--host",
+    required=True,
+    help="Server to restore to; with a slash, its Unix socket (PostgreSQL: the folder).",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 5432, of MariaDB 3306.")
 @server_login
 @click.option("--database", required=True, help="Name of the new database; it must not exist.")
-@click.option("--owner", help="Who owns it if the role that owned it is not there; default: --user.")
+@click.option(
+    "--owner",
+    help="Who owns it if the role that owned it is not there; default: --user. MariaDB: the account that gets"
+    " all rights on it and makes its views, routines, triggers and events; an ordinary one.",
+)
+@click.option("--owner-password-file", type=options.FILE, help="File with its password; MariaDB only.")
 @click.option("--connections", type=click.IntRange(2, 32), default=4, show_default=True)
 @options.as_json
 def restore(access: Access, backup_id: str, sign_in: SignIn, as_json: bool, **where: Any) -> None:
     """Restore a backup into a new database.
 
     --user has to be able to create databases and roles. What the tenant wrote is loaded as a temporary login
-    that may do nothing else; the database gets its name when it is complete and every table was counted.
+    that may do nothing else. The database is there when every table was counted: until then it has another
+    name, or with MariaDB nobody else has rights on it.
     """
     from . import restoring
 
     with chosen(access, backup_id) as backup:
-        server = sign_in.server(where["host"], where["port"], where["connections"])
-        target = restoring.Target(server, where["database"], where["owner"] or sign_in.user)
+        engine = backup.require_engine()
+        port = where["port"] or PORTS[engine]
+        server = sign_in.server(engine, where["host"], port, where["connections"])
+        owner = owner_of(server, where["owner"], where["owner_password_file"])
+        target = restoring.Target(server, where["database"], owner)
         done = restoring.restore(backup, target)
     _show(as_json, done, restoring.in_words(done))
 

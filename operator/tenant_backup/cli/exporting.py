@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,12 @@ from typing import Any, Literal
 import tenant_backup
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import Manifest, facts
+from tenant_backup.archive.reader import ArchiveReader
 
 from . import console, parcel
 from .chosen import Chosen
 from .opened import reading
-from .script import Script
+from .server import Engine
 
 _SUFFIX = {"sql": ".sql", "zip": ".zip", "directory": ""}
 
@@ -24,8 +26,7 @@ def export(
 ) -> dict[str, Any]:
     """Write the export; return {backupId, path, tables, rows}. Raises Failure and leaves nothing then."""
     manifest, opened = chosen.manifest, chosen.opened
-    chosen.leave_files()
-    chosen.require_engine()
+    engine = chosen.require_engine()
     chosen.require_identity()
     at = datetime.fromisoformat(manifest.times.snapshot).astimezone(UTC)
     name = f"{manifest.tenant.slug}_{at:%Y-%m-%d_%H-%M-%S}"
@@ -39,7 +40,7 @@ def export(
         reader.check_presence()
         reader.check_identity()
         catalogue = reader.catalogue()
-        script = Script(reader, catalogue, opened.folder, owners).blocks()
+        script = _script(engine, reader, catalogue, opened.folder, owners=owners)
         others = {"metadata.json": _metadata(manifest, chosen.sha256, catalogue)}
         if form == "sql":
             parcel.write_sql(target, script)
@@ -53,6 +54,19 @@ def export(
         "tables": manifest.tables,
         "rows": manifest.rows,
     }
+
+
+def _script(
+    engine: Engine, reader: ArchiveReader, catalogue: Catalogue, folder: Path, *, owners: bool
+) -> Iterator[bytes]:
+    # Late: each needs what is installed for its own engine only.
+    if engine == "MariaDB":
+        from . import mariadb_script
+
+        return mariadb_script.Script(reader, catalogue, owners).blocks()
+    from . import script
+
+    return script.Script(reader, catalogue, folder, owners).blocks()
 
 
 def _target(out: Path | None, name: str) -> Path:

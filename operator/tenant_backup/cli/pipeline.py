@@ -30,7 +30,7 @@ _TICK = 0.02  # seconds between looks at the children
 _FAREWELL = 30.0  # seconds a stage gets to clear away what it made in a server
 _SOCKET_PATH = 107  # bytes
 _LONGEST = "/download/run/tenant-backup/download.binding"  # below the folder of a run
-_OWN_VARIABLES = ("PG", "AWS_")  # libpq would believe them instead of what the job says
+_OWN_VARIABLES = ("PG", "MYSQL_", "AWS_")  # libraries would believe them instead of what the job says
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from tenant_backup.archive.manifest import Manifest
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 
-from . import console, pipeline
+from . import console, pipeline, taken
 from .chosen import Chosen
 from .following import Follower
 from .private import write_secret
-from .server import Server
+from .server import Login, Server
 
 _SPACE = uuid.UUID("5b0c3f6e-8c0a-4d6e-9d0f-6a2f5f1f7c11")  # ours, for names of restores
 
@@ -25,21 +25,18 @@ class Target:
 
     server: Server
     database: str  # to be created
-    owner: str  # of the new database, where the backup's own does not exist
+    owner: Login  # whose it becomes; of PostgreSQL only where the role that owned it does not exist
 
 
 def restore(chosen: Chosen, target: Target) -> dict[str, Any]:
     """Create the database and fill it; return what came of it. Raises Failure."""
     folder = chosen.opened.folder
-    chosen.leave_files()
-    chosen.require_engine()
     chosen.require_identity()
-    target.server.refuse_existing(target.database, folder)
-    # No live database is asked for anything, so its login only says who owns the new one.
-    target.server.write_secrets(folder, paths.ADMIN)
-    write_secret(folder, paths.DATABASE, {"username": target.owner, "password": ""})
-    write_secret(folder, paths.IDENTITY, {"identity": chosen.identity_text})
     job = _job(chosen, target)
+    taken.refuse_existing(target.server, target.owner, job, folder)
+    # No live database is asked for anything: what would be its login is that of the new one's owner.
+    target.server.write_secrets(folder, **{paths.ADMIN: target.server.login, paths.DATABASE: target.owner})
+    write_secret(folder, paths.IDENTITY, {"identity": chosen.identity_text})
     with console.progress("Download") as bar:
         ended = pipeline.run(
             job,

@@ -1,4 +1,4 @@
-"""A PostgreSQL server as a command line names it, and who we are there."""
+"""A database server as a command line names it, and who we are there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 
-from .private import write_private, write_secret
+from .private import write_secret
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
+PORTS = {"PostgreSQL": 5432, "MariaDB": 3306}
+_PASSWORDS = {"PostgreSQL": "PGPASSWORD", "MariaDB": "MYSQL_PWD"}  # variables of their own client programs
+Engine = Literal["PostgreSQL", "MariaDB"]
 TlsMode = Literal["Disable", "Prefer", "Require", "VerifyFull"]
 
 
@@ -36,6 +38,7 @@ class Login:
 class Server:
     """Where it is, and how to speak with it."""
 
+    engine: Engine
     host: str
     port: int
     login: Login
@@ -45,58 +48,14 @@ class Server:
 
     def database(self, name: str) -> jobs.Database:
         """Return what a job is told of one of its databases."""
-        return jobs.Database("PostgreSQL", self.host, self.port, name, self.tls, self.connections)
+        return jobs.Database(self.engine, self.host, self.port, name, self.tls, self.connections)
 
-    def refuse_existing(self, database: str, folder: Path) -> None:
-        """Raise Failure(NAME_TAKEN) when the database exists, before anything is read for it."""
-        # Late, and only where a server is met: psycopg takes as long to import as all else together.
-        import psycopg
-
-        from tenant_backup.engines.postgresql import failures
-
-        try:
-            with psycopg.connect(self._conninfo("postgres", folder), autocommit=True) as connection:
-                query = "SELECT FROM pg_catalog.pg_database WHERE datname = %s"
-                taken = connection.execute(query, (database,)).fetchone() is not None
-        except psycopg.Error as error:
-            what = f'connecting to {self.host}:{self.port} as "{self.login.user}"'
-            found = failures.of_error(error, Reason.DATABASE_UNREACHABLE, what, retriable=True)
-            if found.reason is not Reason.AUTHENTICATION_FAILED:
-                raise found from None
-            line = failures.error_line(str(error))
-            raise Failure(found.reason, f"{what}: {line}; check --user and its password") from None
-        if taken:
-            message = f'database "{database}" exists on {self.host} and is not touched; choose another name'
-            raise Failure(Reason.NAME_TAKEN, f"{message} with --database, or drop it")
-
-    def write_secrets(self, folder: Path, *roles: str, user: str = "") -> None:
-        """Write its login for the stages under the names of `roles`, and its certificate authority."""
-        for role in roles:
-            write_secret(folder, role, {"username": user or self.login.user, "password": self.login.password})
+    def write_secrets(self, folder: Path, **roles: Login) -> None:
+        """Write logins for the stages, each under the name of its role, and its certificate authority."""
+        for role, login in roles.items():
+            write_secret(folder, role, {"username": login.user, "password": login.password})
         if self.ca is not None:
             write_secret(folder, paths.DATABASE_CA, {"ca.crt": self.ca})
-
-    def _conninfo(self, database: str, folder: Path) -> str:
-        from psycopg.conninfo import make_conninfo
-
-        passfile = folder / "passfile"
-        escaped = self.login.password.replace("\\", "\\\\").replace(":", "\\:")
-        write_private(passfile, f"*:*:*:*:{escaped}\n".encode())
-        more = {}
-        if self.ca is not None:
-            write_private(folder / "ca.crt", self.ca)
-            more["sslrootcert"] = str(folder / "ca.crt")
-        return make_conninfo(
-            "",
-            host=self.host,
-            port=self.port,
-            user=self.login.user,
-            dbname=database,
-            passfile=str(passfile),
-            sslmode=_SSL_MODES[self.tls],
-            connect_timeout=10,
-            **more,
-        )
 
 
 def server_login(function: _F) -> _F:
@@ -119,22 +78,39 @@ class SignIn:
     password_file: Path | None
     tls_ca: Path | None
 
-    def server(self, host: str, port: int, connections: int, tls: TlsMode = "Prefer") -> Server:
+    def server(self, engine: Engine, host: str, port: int, connections: int) -> Server:
         """Return the server; asks for the password on a terminal. Raises Failure(KEY_MISSING)."""
+        login = self._login(_PASSWORDS[engine])
         if self.tls_ca is None:
-            return Server(host, port, self._login(), tls, None, connections)
-        return Server(host, port, self._login(), "VerifyFull", _read(self.tls_ca), connections)
+            return Server(engine, host, port, login, "Prefer", None, connections)
+        return Server(engine, host, port, login, "VerifyFull", _read(self.tls_ca), connections)
 
-    def _login(self) -> Login:
+    def _login(self, variable: str) -> Login:
         if self.password_file is not None:
-            return Login(self.user, _read(self.password_file).decode(errors="replace").rstrip("\r\n"))
-        password = os.environ.get("PGPASSWORD")
+            return Login(self.user, _password(self.password_file))
+        password = os.environ.get(variable)
         if password is None and sys.stdin.isatty():
             password = click.prompt(f"Password of {self.user}", hide_input=True, err=True, default="")
         if password is None:
             message = "there is no password; put it into a file and name that with --password-file"
             raise Failure(Reason.KEY_MISSING, message)
         return Login(self.user, password)
+
+
+def owner_of(server: Server, user: str | None, password_file: Path | None) -> Login:
+    """Return whose a new database becomes. Raises Failure(KEY_MISSING)."""
+    if user is None:
+        return server.login
+    if password_file is not None:
+        return Login(user, _password(password_file))
+    if server.engine == "MariaDB":
+        message = "MariaDB lets only an account itself make its views and routines; put the password"
+        raise Failure(Reason.KEY_MISSING, f"{message} of {user} into a file, --owner-password-file")
+    return Login(user, "")
+
+
+def _password(file: Path) -> str:
+    return _read(file).decode(errors="replace").rstrip("\r\n")
 
 
 def _read(file: Path) -> bytes:
@@ -148,7 +124,7 @@ _USER = click.option("--user", required=True, help="Login at the server.")
 _PASSWORD_FILE = click.option(
     "--password-file",
     type=_FILE,
-    help="File with its password; else $PGPASSWORD, else it is asked for on a terminal.",
+    help="File with its password; else $PGPASSWORD or $MYSQL_PWD, else it is asked for on a terminal.",
 )
 _TLS_CA = click.option(
     "--tls-ca", type=_FILE, help="Certificate authority (PEM); with it the host is verified."

@@ -33,7 +33,7 @@ The public signing key is no secret. Believe it only as it stands here: it tells
 
 ## What to do
 
-On any machine with `tenant-backup` and the PostgreSQL client programs, with the identity in `key.txt`:
+On any machine with `tenant-backup` and {programs}, with the identity in `key.txt`:
 
 ```sh
 # which backups there are
@@ -42,8 +42,8 @@ tenant-backup list '{url}' --trust {trust}
 tenant-backup verify '{url}' latest --trust {trust} --identity key.txt
 # into a new database (the password is asked for)
 tenant-backup restore '{url}' latest --trust {trust} --identity key.txt \\
-  --host HOST --user postgres --database {database}
-# or as plain SQL, for psql
+  --host HOST {login} --database {database}
+# or as plain SQL, for {client}
 tenant-backup export '{url}' latest --trust {trust} --identity key.txt
 ```
 
@@ -55,6 +55,20 @@ tenant-backup recover-keys '{url}' --trust {trust} --identity key.txt > keys.yam
 
 Without the program: `docs/FORMAT.md` of the project says byte by byte what is in the store.
 """
+
+# What is the database server's own.
+_SERVERS = {
+    "PostgreSQL": {
+        "programs": "the PostgreSQL client programs",
+        "login": "--user postgres",
+        "client": "psql",
+    },
+    "MariaDB": {
+        "programs": "its extra `mariadb`",
+        "login": "--user root --owner ACCOUNT --owner-password-file FILE",
+        "client": "mariadb",
+    },
+}
 
 
 def sheet(url: str, trust: str, manifest: Manifest) -> str:
@@ -70,6 +84,7 @@ def sheet(url: str, trust: str, manifest: Manifest) -> str:
         key_id=encryption.key_id,
         recipients=", ".join(f"`{text}`" for text in encryption.recipients) or "nobody: it is not encrypted",
         database=f"{owner.slug.replace('-', '_')}_restored",
+        **_SERVERS.get(manifest.server.engine, _SERVERS["PostgreSQL"]),
     )
 
 

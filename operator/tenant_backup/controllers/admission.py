@@ -49,6 +49,10 @@ class Admission:
         queued = [backup for backup in self._roster.unfinished() if backup.state == "Queued"]
         self._line = sorted((self._contender(one) for one in queued if one.uid not in self._let_in), key=turn)
 
+    def at_once(self, own: int | None) -> int | None:
+        """Return the operator's total, or somebody's `own` where that is less; None: no limit."""
+        return min((total for total in (own, self._budget.total) if total is not None), default=None)
+
     def ask(self, uid: str, now: datetime) -> Place | None:
         """Return why this backup waits; None: it may start, and its place is kept until it has."""
         backup = self._roster.backup(uid)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tenant_backup.api.references import API_VERSION, FINALIZER, LABEL_TENANT
+from tenant_backup.api.references import ANNOTATION_VERIFY, API_VERSION, FINALIZER, LABEL_TENANT
 from tenant_backup.cluster import (
     BACKUP,
     EVENT,
@@ -23,6 +23,7 @@ from tenant_backup.cluster import (
     SECRET,
     AlreadyExists,
     Cluster,
+    Conflict,
     Gone,
     Kind,
     Object,
@@ -47,6 +48,7 @@ from tenant_backup.decisions.plan import (
     Plan,
     ReleaseData,
     RemoveJob,
+    RequestVerification,
     Run,
     merge_patch,
 )
@@ -82,6 +84,7 @@ class CarryOut:
             MakeKeys: self._make_keys,
             CreateBackup: self._create_backup,
             DeleteBackup: self._delete_backup,
+            RequestVerification: self._request_verification,
             Condemn: self._condemn,
             ImportBackup: self._import_backup,
             Judge: self._judge,
@@ -198,6 +201,17 @@ class CarryOut:
         await self._cluster.delete(
             BACKUP, self._namespace, action.name, uid=action.uid, version=action.version
         )
+
+    async def _request_verification(self, action: RequestVerification) -> None:
+        asked = {"annotations": {ANNOTATION_VERIFY: action.value}, "resourceVersion": action.version}
+        try:
+            found = await self._cluster.patch(BACKUP, self._namespace, action.name, {"metadata": asked})
+        except (Conflict, Gone):
+            return  # it changed, and whatever changes has its schedule look again
+        except Rejected as error:
+            _log.warning("TenantBackup %s is not verified: %s", action.name, error.message)
+            return
+        self._roster.see(BACKUP.name, found)  # the next pass must know it, whenever the watch tells of it
 
     async def _condemn(self, action: Condemn) -> None:
         there = await self._backup(action)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Look:
         self._trusts = trusts_requested_by
         self._collection = collection
         self._platform: Platform | None = None
+        self._asking = asyncio.Lock()
         self._progress: dict[str, tuple[datetime, Mapping[str, Any] | None]] = {}
         self._there: dict[tuple[str, str, str], datetime] = {}
 
@@ -66,12 +68,13 @@ class Look:
 
     async def platform(self) -> Platform:
         """Return what is the same for every object. Raises a ClusterError."""
-        if self._platform is None:
-            system = await self.cluster.get(NAMESPACE, "", "kube-system")
-            if system is None:
-                raise Rejected("namespace kube-system does not exist: the cluster has no identity")
-            self._platform = Platform(system["metadata"]["uid"], self._trusts, self._collection)
-        return self._platform
+        async with self._asking:  # a thousand Tenants of a first list want it at once
+            if self._platform is None:
+                system = await self.cluster.get(NAMESPACE, "", "kube-system")
+                if system is None:
+                    raise Rejected("namespace kube-system does not exist: the cluster has no identity")
+                self._platform = Platform(system["metadata"]["uid"], self._trusts, self._collection)
+            return self._platform
 
     async def jobs(self, namespace: str, uid: str, now: datetime) -> tuple[JobSeen, ...]:
         """Return the Jobs made for the object with this UID."""

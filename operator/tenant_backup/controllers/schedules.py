@@ -37,6 +37,8 @@ async def observe(look: Look, document: Object, now: datetime) -> ScheduleSeen:
         missing=tuple(sorted(named - {tenant.name for tenant in there})),
         taken=frozenset(backup.name for backup in look.roster.backups(namespace)),
         read_afresh=frozenset(going),
+        stores=frozenset(store.name for store in look.roster.stores(namespace)),
+        at_once=look.admission.at_once(schedule.spec.budget.total if schedule.spec.budget else None),
     )
 
 

@@ -3,35 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
+
+from pydantic import ValidationError
 
 from tenant_backup.api import Tenant
 from tenant_backup.api.references import FINALIZER
-from tenant_backup.cluster import BACKUP, RESTORE, SECRET, TENANT, AlreadyExists, Object, Rejected
+from tenant_backup.cluster import (
+    BACKUP,
+    RESTORE,
+    SECRET,
+    TENANT,
+    AlreadyExists,
+    ClusterError,
+    Object,
+    Rejected,
+)
 from tenant_backup.decisions.described import trusted_keys
 from tenant_backup.decisions.instants import rfc3339
 from tenant_backup.decisions.names import key_secret
-from tenant_backup.decisions.observed import KeyState, TenantSeen
+from tenant_backup.decisions.observed import JobSeen, KeyState, TenantSeen
+from tenant_backup.decisions.plan import merge_patch
+from tenant_backup.decisions.slots import offset
+from tenant_backup.decisions.tenant import decide
 
 from .afresh import backups_of, is_terminating
 from .look import Look
+
+LOOKED_AT_WITHIN = timedelta(hours=1)  # of a start: every Tenant, one after the other
 
 
 async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
     """Return one look at the Tenant. Raises a ClusterError or pydantic.ValidationError."""
     tenant = Tenant.model_validate(document)
-    namespace, name = tenant.metadata.namespace, tenant.metadata.name
+    namespace = tenant.metadata.namespace
     status = document.get("status", {})
     if tenant.metadata.deletion_timestamp:
         return await _leaving(look, tenant, status)
     keys = await key_state(look, namespace, status, now)
+    seen = await _standing(look, tenant, status, keys, await look.jobs(namespace, tenant.metadata.uid, now))
+    return replace(seen, recovered=await _recovered(look, tenant, now)) if keys == "Absent" else seen
+
+
+async def rest(look: Look, document: Object) -> float:
+    """Return for how many seconds a Tenant can be left alone; 0 when there may be something to do.
+
+    Nothing is asked for it, so that an operator with a thousand of them starts within seconds: a Job of it
+    reports itself, and that its keys are there is seen again within the hour.
+    """
+    metadata, status, now = document["metadata"], document.get("status", {}), look.now()
+    if "deletionTimestamp" in metadata or not status.get("keysReady"):
+        return 0.0
+    try:
+        seen = await _standing(look, Tenant.model_validate(document), status, "Present", ())
+    except (ValidationError, ClusterError):
+        return 0.0  # whoever works on it says what is wrong
+    plan = decide(seen, now)
+    if plan.actions or merge_patch(status, plan.status or {}):
+        return 0.0
+    turn = offset(metadata["namespace"], metadata["name"], LOOKED_AT_WITHIN).total_seconds()
+    return turn if plan.retry_in is None else min(turn, plan.retry_in)
+
+
+async def _standing(
+    look: Look, tenant: Tenant, status: Mapping[str, Any], keys: KeyState, jobs: tuple[JobSeen, ...]
+) -> TenantSeen:
+    """Return a Tenant that stays, with what the roster has of it."""
+    namespace, name = tenant.metadata.namespace, tenant.metadata.name
     return TenantSeen(
         tenant=tenant,
         status=status,
         keys=keys,
-        recovered=await _recovered(look, tenant, now) if keys == "Absent" else "",
-        jobs=await look.jobs(namespace, tenant.metadata.uid, now),
+        jobs=jobs,
         platform=await look.platform(),
         backups=tuple(look.roster.of_tenant(namespace, name)),
         schedules=frozenset(one.name for one in look.roster.schedules(namespace)),

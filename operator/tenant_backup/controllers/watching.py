@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from tenant_backup.cluster import BACKUP, JOB, NOTIFIER, OURS, POD, RESTORE, SCH
 from tenant_backup.decisions.expiry import expires_at, is_going
 from tenant_backup.decisions.summaries import FINISHED
 from tenant_backup.decisions.verdicts import Ref
-from tenant_backup.decisions.verification import is_awaited
+from tenant_backup.decisions.wishes import is_awaited
 from tenant_backup.jobs import labels
 
 from .admission import Admission
@@ -26,21 +26,27 @@ TOGETHER = 1.0  # seconds: what follows from a change is done once for several t
 BURST = 0.05  # seconds: a pod's containers change one after the other
 _TOLD = (BACKUP.name, RESTORE.name, TENANT.name, STORE.name)
 Event = Mapping[str, Any]
+Rest = Callable[[dict[str, Any]], Awaitable[float]]  # for how many seconds an object can be left alone
 
 
-def register(
+def register(  # noqa: PLR0913 - what all of the operator shares
     registry: kopf.OperatorRegistry,
     queue: WorkQueue[Ref],
     dependents: Dependents,
     roster: Roster,
     admission: Admission,
+    *,
+    rest: Rest,
 ) -> None:
-    """Have kopf watch our kinds, our Jobs and their pods, and add the keys they are about to the queue."""
+    """Have kopf watch our kinds, our Jobs and their pods, and add the keys they are about to the queue.
+
+    `rest` is asked of each Tenant of a first list.
+    """
 
     def ours(kind: str) -> Callable[..., Any]:
         async def changed(event: Event, **_: Any) -> None:
             admission.see(kind, event["object"], deleted=event["type"] == "DELETED")
-            _our_object(queue, dependents, kind, event)
+            _our_object(queue, dependents, kind, event, await _pause(rest, kind, event))
             _tell(queue, roster, kind, event)
             _those_it_prunes(queue, roster, kind, event)
             _its_schedules(queue, roster, kind, event)
@@ -64,11 +70,19 @@ def register(
     kopf.on.event("v1", POD.plural, registry=registry, id="pod-changed")(pod_changed)
 
 
-def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event: Event) -> None:
+async def _pause(rest: Rest, kind: str, event: Event) -> float:
+    """Return in how many seconds to look at an object; of a first list most can wait."""
+    listed = kind == TENANT.name and event["type"] is None
+    return await rest(event["object"]) if listed else 0.0
+
+
+def _our_object(queue: WorkQueue[Ref], dependents: Dependents, kind: str, event: Event, pause: float) -> None:
     document = event["object"]
     metadata = document["metadata"]
     key = Ref(kind, metadata["namespace"], metadata["name"])
-    if not is_settled(kind, document):
+    if pause:
+        queue.after(key, pause)
+    elif not is_settled(kind, document):
         queue.add(key)
     elif kind == BACKUP.name:
         _when_it_expires(queue, key, document)

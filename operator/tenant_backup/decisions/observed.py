@@ -177,7 +177,8 @@ class ScheduleSeen:
 
     `missing` are tenants it names that do not exist. `taken` are the names of all TenantBackups there are.
     `read_afresh` are tenants whose backups were read from the API for this look, because some are about to
-    go; the others' may be a moment old.
+    go; the others' may be a moment old. `stores` are the names of the BackupStores there are. So many
+    verifications may be under way `at_once`; None: all.
     """
 
     schedule: BackupSchedule
@@ -187,6 +188,8 @@ class ScheduleSeen:
     missing: tuple[str, ...] = ()
     taken: frozenset[str] = frozenset()
     read_afresh: frozenset[str] = frozenset()
+    stores: frozenset[str] = frozenset()
+    at_once: int | None = None
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,15 @@ class DeleteBackup:
 
 
 @dataclass(frozen=True)
+class RequestVerification:
+    """Annotate a TenantBackup to be verified, unless it changed meanwhile: a person may have asked."""
+
+    name: str
+    value: str  # of the annotation
+    version: str  # metadata.resourceVersion
+
+
+@dataclass(frozen=True)
 class Condemn:
     """Say of another TenantBackup that it is Corrupt: it needs an object that was found damaged."""
 
@@ -198,6 +207,7 @@ Action = (
     | MakeKeys
     | CreateBackup
     | DeleteBackup
+    | RequestVerification
     | Condemn
     | ImportBackup
     | Judge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -48,7 +48,7 @@ def condemned(
     if not _is_due(spec, status, now):
         return ()
     backups = tuple(backups)
-    return _going(_surplus(spec, backups), backups)
+    return _going(_surplus(spec, status, backups), backups)
 
 
 def prune(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Pruning:
@@ -56,7 +56,7 @@ def prune(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Pruning:
     spec = seen.schedule.spec
     if spec.retention is None:
         return Pruning()
-    gone = _surplus(spec, seen.backups)
+    gone = _surplus(spec, seen.status, seen.backups)
     due = _going(gone, seen.backups) if _is_due(spec, seen.status, now) else ()
     going = [backup for backup in due if backup.tenant in seen.read_afresh]
     begins = _begins(spec, seen.status) or now + _grace(schedule, now)
@@ -72,8 +72,15 @@ def prune(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Pruning:
     return Pruning(status, (*_told(going), *(step for one in going for step in _deletion(seen, one))), left)
 
 
-def _surplus(spec: BackupScheduleSpec, backups: Iterable[BackupSummary]) -> tuple[BackupSummary, ...]:
-    return surplus(backups, spec.retention, ZoneInfo(spec.time_zone)) if spec.retention else ()
+def _surplus(
+    spec: BackupScheduleSpec, status: Status, backups: Iterable[BackupSummary]
+) -> tuple[BackupSummary, ...]:
+    if spec.retention is None:
+        return ()
+    if status.get("verification", {}).get("pending"):
+        # What this slot reads, or has read, stays until it is over: else it would go on with a newer one.
+        backups = (replace(one, held=True) if one.awaited or one.answered else one for one in backups)
+    return surplus(backups, spec.retention, ZoneInfo(spec.time_zone))
 
 
 def _going(gone: Iterable[BackupSummary], backups: Iterable[BackupSummary]) -> tuple[BackupSummary, ...]:

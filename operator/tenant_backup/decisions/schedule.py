@@ -1,4 +1,4 @@
-"""BackupSchedule: one TenantBackup per tenant and slot, further tries of what may heal, and retention.
+"""BackupSchedule: one TenantBackup per tenant and slot, further tries, retention, and verifications.
 
 A pass starts a bounded number of backups and comes back at once for the rest, so that a thousand tenants hold
 up nobody else. A slot is settled, and becomes `lastRun`, only when every tenant has its backup in it or is
@@ -18,22 +18,23 @@ from tenant_backup.api.references import LABEL_SCHEDULE, LABEL_SLOT, LABEL_TENAN
 from tenant_backup.api.schedule import Schedule
 from tenant_backup.contract.reasons import Reason
 
+from .aspects import with_fields
 from .conditions import conditions
 from .instants import parse, rfc3339
 from .names import scheduled_backup, slot_label
 from .observed import ScheduleSeen
 from .plan import Action, Announce, CreateBackup, Plan
 from .pruning import prune
-from .slots import Slots, asked_at, between
+from .slots import COUNTED, Slots, asked_at, between, unserved
 from .summaries import BackupSummary
 from .turns import FOREIGN, LATE, Board, History, Turn, histories, mode_of, spread_of
 from .verdicts import Done, Ref, Stalled, Verdict
+from .verifying import paused, verify
 
 LONGEST_SLEEP = 3600.0  # seconds: clocks are set, zones change
 AT_ONCE = 50  # backups created in one pass
 SHORTEST_SLEEP = 0.05  # seconds
 NAMED = 20  # tenants in a list for people
-_COUNTED = 1000  # slots after a long absence
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ def decide(seen: ScheduleSeen, now: datetime) -> Plan:
 def _active(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Plan:
     known = histories(seen.backups, now)
     found, pruning = _look(seen, schedule, known, now), prune(seen, schedule, now)
-    verdict = _verdict(seen, found.turns)
+    verifying = verify(seen, now)
+    verdict = _verdict(seen, found.turns, verifying.problem)
     status = _status(seen, found, now) | _conditions(seen, verdict, now)
-    status.pop("retention", None)
-    if pruning.status is not None:
-        status["retention"] = dict(pruning.status)
+    fields = {"retention": pruning.status, "verification": verifying.status}
     creations = tuple(_creation(seen, turn, known[turn.tenant].good) for turn in found.starting)
+    times = (LONGEST_SLEEP, _sleep(seen, found, now), pruning.retry_in, verifying.retry_in)
     return Plan(
         # Told before it is done: whoever dies after a creation does not know any more what it stands for.
-        actions=(*_missed(found), *creations, *pruning.actions),
-        status=status,
-        retry_in=min(_sleep(seen, found, now), pruning.retry_in or LONGEST_SLEEP),
+        actions=(*_missed(found), *creations, *pruning.actions, *verifying.actions),
+        status=with_fields(status, fields),
+        retry_in=min(seconds for seconds in times if seconds is not None),
         wait_for=verdict.wait_for,
     )
 
@@ -88,11 +89,12 @@ def _suspended(seen: ScheduleSeen, schedule: Schedule, now: datetime) -> Plan:
         "settledThrough": rfc3339(settled),
         "expression": _expression(seen),
         "nextRuns": [],
+        "verification": paused(seen),
     }
-    verdict = Done(Reason.SUSPENDED, "suspended: nothing is started and nothing is deleted")
+    verdict = Done(Reason.SUSPENDED, "suspended: nothing is started, verified or deleted")
     until = (following - now).total_seconds()
     return Plan(
-        status=status | _conditions(seen, verdict, now),
+        status=with_fields(status, _conditions(seen, verdict, now)),
         retry_in=min(max(until, SHORTEST_SLEEP), LONGEST_SLEEP),
     )
 
@@ -120,7 +122,7 @@ def _look(seen: ScheduleSeen, schedule: Schedule, known: defaultdict[str, Histor
         starting=tuple(starting),
         before=settled,
         settled=_settled_after(slots, turns, starting, settled),
-        skipped=tuple(islice(skipped, _COUNTED)),
+        skipped=tuple(islice(skipped, COUNTED)),
     )
 
 
@@ -178,7 +180,7 @@ def _missed(found: _Pass) -> tuple[Action, ...]:
             by_cause[turn.slot, turn.missed].append(turn.tenant)
         for slot in _passed(found, turn):
             by_cause[slot, LATE].append(turn.tenant)
-    told = [_skipped(found.skipped)] if settles and found.skipped else []
+    told = [unserved("backups", found.skipped, LATE)] if settles and found.skipped else []
     told += [
         f"no backup in slot {rfc3339(slot)} for {_named(tenants)}: {cause}"
         for (slot, cause), tenants in sorted(by_cause.items())
@@ -197,19 +199,12 @@ def _passed(found: _Pass, turn: Turn) -> list[datetime]:
     return [slot for slot in found.slots.moments if after < slot < turn.slot]
 
 
-def _skipped(slots: tuple[datetime, ...]) -> str:
-    if len(slots) == 1:
-        return f"no backups in slot {rfc3339(slots[0])}: {LATE}"
-    number = f"{len(slots)} slots" if len(slots) < _COUNTED else "more slots than are counted,"
-    return f"no backups in {number} from {rfc3339(slots[0])} on: {LATE}"
-
-
 def _named(tenants: list[str]) -> str:
     more = f" and {len(tenants) - NAMED} more" if len(tenants) > NAMED else ""
     return f"{len(tenants)} tenants ({', '.join(tenants[:NAMED])}{more})"
 
 
-def _verdict(seen: ScheduleSeen, turns: tuple[Turn, ...]) -> Verdict:
+def _verdict(seen: ScheduleSeen, turns: tuple[Turn, ...], problem: str) -> Verdict:
     if seen.missing:
         namespace = seen.schedule.metadata.namespace
         refs = tuple(Ref("Tenant", namespace, name) for name in seen.missing)
@@ -221,6 +216,8 @@ def _verdict(seen: ScheduleSeen, turns: tuple[Turn, ...]) -> Verdict:
     foreign = [turn for turn in turns if turn.missed == FOREIGN]
     if foreign:
         return Stalled(Reason.FOREIGN_OBJECT, _foreign(seen, foreign))
+    if problem:
+        return Stalled(Reason.INVALID_SPEC, f"{problem}; nothing is verified, backups go on")
     return Done(Reason.READY, f"backs up {len(seen.tenants)} tenants")
 
 

@@ -9,7 +9,7 @@ that they survive everything, a schedule that is deleted and comes back from Git
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,6 +17,9 @@ from itertools import takewhile
 
 from tenant_backup.api.schedule import Schedule
 
+from .instants import rfc3339
+
+COUNTED = 1000  # slots after a long absence
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -73,6 +76,14 @@ class Slots:
 def between(schedule: Schedule, after: datetime, before: datetime) -> Iterator[datetime]:
     """Yield the slots after one moment and before another."""
     return takewhile(lambda slot: slot < before, schedule.runs_after(after))
+
+
+def unserved(what: str, slots: Sequence[datetime], why: str) -> str:
+    """Say that slots passed without `what`, such as backups; at most COUNTED of them, oldest first."""
+    if len(slots) == 1:
+        return f"no {what} in slot {rfc3339(slots[0])}: {why}"
+    number = f"{len(slots)} slots" if len(slots) < COUNTED else "more slots than are counted,"
+    return f"no {what} in {number} from {rfc3339(slots[0])} on: {why}"
 
 
 def offset(schedule: str, tenant: str, spread: timedelta) -> timedelta:

@@ -20,6 +20,7 @@ from .conditions import condition_of
 from .instants import parse
 from .names import slot_of
 from .queue import Budget, server_of
+from .wishes import is_awaited
 
 Document = Mapping[str, Any]
 FINISHED = ("Succeeded", "Failed", "Expired")
@@ -58,6 +59,9 @@ class BackupSummary:
     requested_by: str = ""
     retained: bool = False  # deletionPolicy Retain: its data outlives the object
     contents: str = "All"  # of what the tenant had
+    awaited: bool = False  # a verification of it is to be done, or under way
+    level: str = ""  # of its last verification
+    answered: str = ""  # the last value of annotation tenantbackup.dev/verify that was acted on
 
     @property
     def finished(self) -> bool:
@@ -81,6 +85,7 @@ def of_backup(document: Document) -> BackupSummary:
     status: Document = document.get("status", {})
     labels: Document = metadata.get("labels", {})
     sizes: Document = status.get("bytes", {})
+    done: Document = status.get("verification", {})
     return BackupSummary(
         namespace=intern(metadata["namespace"]),
         name=metadata["name"],
@@ -112,6 +117,9 @@ def of_backup(document: Document) -> BackupSummary:
         requested_by=intern(status.get("requestedBy", "")),
         retained=spec.get("deletionPolicy") == "Retain",
         contents=intern(spec.get("contents", "All")),
+        awaited=is_awaited(spec, metadata, status),
+        level=intern(done.get("level", "")),
+        answered=intern(done.get("requested", "")),
     )
 
 

@@ -149,12 +149,9 @@ class Board:
         return asked if pending and self._is_late(due, own) else due
 
     def _is_late(self, slot: datetime, own: timedelta) -> bool:
-        spec = self.schedule.spec
         if slot == self.slots.asked:
             return False
-        deadline = timedelta(seconds=duration_seconds(spec.starting_deadline))
-        allowed = deadline if spec.missed_runs == "RunOnce" else min(PUNCTUAL, deadline)
-        return self.now - (slot + own) > allowed
+        return self.now - (slot + own) > latest_start(self.schedule)
 
     def _overlaps(self, history: History) -> bool:
         going = [backup for backup in history.going if self._is_wanted(backup)]
@@ -224,6 +221,12 @@ def mode_of(schedule: BackupSchedule, tenant: str, slot: datetime, good: BackupS
     period = timedelta(seconds=duration_seconds(schedule.spec.full_every))
     since = period_start(schedule.metadata.name, tenant, period, slot)
     return "Incremental" if good and (good.slot or good.created) >= since else "Full"
+
+
+def latest_start(schedule: BackupSchedule) -> timedelta:
+    """Return how long after its time a slot may begin."""
+    deadline = timedelta(seconds=duration_seconds(schedule.spec.starting_deadline))
+    return deadline if schedule.spec.missed_runs == "RunOnce" else min(PUNCTUAL, deadline)
 
 
 def spread_of(schedule: BackupSchedule) -> timedelta:

@@ -9,12 +9,11 @@ not be looked at leaves its health as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from tenant_backup.api.references import ANNOTATION_VERIFY
-from tenant_backup.api.tenant_backup import VerificationLevel
 from tenant_backup.api.values import duration_seconds
 from tenant_backup.contract import job as contract
 from tenant_backup.contract.reasons import Reason
@@ -24,45 +23,19 @@ from .audits import audited
 from .checks import store_is_there, tenant_has_keys, tenant_is_there
 from .conditions import conditions, others
 from .instants import rfc3339
-from .names import job_name, shortened
+from .names import job_name
 from .observed import BackupSeen, JobSeen
 from .plan import Action, Announce, Audit, Condemn, Plan, RemoveJob, Run, Secrets, Subject
 from .runs import Course, Pauses, again_after_failure, follow, newest, of_purpose, recorded, start
 from .summaries import weighed
 from .verdicts import Done, Failed, Verdict
+from .wishes import Wish, is_scheduled, wish
 
 TRIES = 4  # Jobs, each with retries of its own
 PAUSES = Pauses(60.0, 600.0)  # seconds between Jobs; below the time a failed Job is kept
-REQUEST_LIMIT = 128  # characters, as in the CRD
-MESSAGE_LIMIT = 1024  # likewise
+MESSAGE_LIMIT = 1024  # characters, as in the CRD
 _UNDER_WAY = {"phase": "Verify"}
 Status = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A verification that is to be done. `requested` is empty for the first one after the backup."""
-
-    level: VerificationLevel
-    requested: str
-
-
-def wish(spec: Status, metadata: Status, status: Status) -> Wish | None:
-    """Return what is still to be verified of a backup that succeeded, as the API server describes it."""
-    asked = shortened(str(metadata.get("annotations", {}).get(ANNOTATION_VERIFY, "")), limit=REQUEST_LIMIT)
-    done, level = status.get("verification", {}), spec.get("verification", "Checksum")
-    if asked and asked != done.get("requested"):
-        return Wish(_level_of(asked, level), asked)
-    if level != "None" and "completedAt" not in done:
-        return Wish(level, "")
-    return None
-
-
-def is_awaited(spec: Status, metadata: Status, status: Status) -> bool:
-    """Whether a finished backup is to be verified, or a verification of it is not wound up."""
-    if status.get("state") != "Succeeded":
-        return False
-    return "progress" in status or wish(spec, metadata, status) is not None
 
 
 def committed(seen: BackupSeen, facts: Status, damage: str) -> Done:
@@ -116,12 +89,6 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_store_is_there,
     its_tenant_has_keys,
 )
-
-
-def _level_of(asked: str, level: str) -> VerificationLevel:
-    if asked.startswith("Contents"):
-        return "Contents"
-    return "Contents" if level == "Contents" and not asked.startswith("Checksum") else "Checksum"
 
 
 def _name(seen: BackupSeen, wanted: Wish, attempt: int) -> str:
@@ -197,11 +164,18 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
     verdict = committed(seen, seen.status, damage)
     found = conditions("Succeeded", verdict, seen.status, metadata.generation, now)
     status["conditions"] = [*found, *others(seen.status)]
-    told = Announce("Warning", Reason.VERIFICATION_FAILED, f"{_asked(wanted)}: {message}")
-    if not damage:
-        told = Announce("Normal", Reason.BACKUP_VERIFIED, f"{_asked(wanted)}: {message}")
-    condemned = _condemned(seen, facts)
-    return Plan((*condemned, told, _audit(seen, wanted, health, message), *course.actions), status)
+    told, condemned = _told(seen, wanted, message, bad=bool(damage)), _condemned(seen, facts)
+    return Plan((*condemned, *told, _audit(seen, wanted, health, message), *course.actions), status)
+
+
+def _told(seen: BackupSeen, wanted: Wish, message: str, *, bad: bool) -> tuple[Action, ...]:
+    said = f"{_asked(wanted)}: {message}"
+    if bad:
+        return (Announce("Warning", Reason.VERIFICATION_FAILED, said),)
+    # That a schedule works is in status and metrics: a thousand Events a night of it would hide the others.
+    if is_scheduled(wanted.requested, seen.backup.metadata.labels):
+        return ()
+    return (Announce("Normal", Reason.BACKUP_VERIFIED, said),)
 
 
 def _a_deeper_look_found_more(seen: BackupSeen, wanted: Wish, facts: Status) -> bool:

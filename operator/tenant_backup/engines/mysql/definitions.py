@@ -31,7 +31,8 @@ _PLAIN = {
 }
 
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
-_DEFINER = re.compile(rf"(CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)DEFINER=({_NAME})(?:@({_NAME}))? ")
+_CREATE = r"(CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)"
+_DEFINER = re.compile(rf"{_CREATE}DEFINER=({_NAME})(?:@({_NAME}))? ")
 
 # Before a sequence that a default takes its values from, and before every table of a view that also reads
 # from another database, the server writes the name of the database; but a string may say the same.
@@ -66,12 +67,15 @@ class Definition:
     definer: str = ""  # user@host
     settings: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def session(self) -> str:
+        """The statement that makes a session the one it was written for."""
+        values = {**_PLAIN, **self.settings}.items()
+        return "SET SESSION " + ", ".join(f"{name} = {literal(value)}" for name, value in values)
+
     def run(self, connection: Connection) -> None:
         """Create it in the session's database. Raises Error."""
-        values = ", ".join(
-            f"{name} = {literal(value)}" for name, value in {**_PLAIN, **self.settings}.items()
-        )
-        connection.run(f"SET SESSION {values}")
+        connection.run(self.session)
         connection.run(encoded(self.sql))
 
 
@@ -79,7 +83,7 @@ def read(connection: Connection, database: str, tables: list[str], sequences: li
     """Read everything that the session's database defines. Raises PERMISSION_DENIED for what is not shown."""
     return [
         *(_plain(connection, "SEQUENCE", database, name) for name in sequences),
-        *(_relative(_plain(connection, "TABLE", database, name), database) for name in tables),
+        *(_relative(_table(connection, database, name), database) for name in tables),
         *_routines(connection, database),
         *_views(connection, database),
         *_triggers(connection, database),
@@ -95,6 +99,14 @@ def to_blob(found: Iterable[Definition]) -> bytes:
 def from_blob(blob: bytes) -> list[Definition]:
     """Read what `to_blob` wrote."""
     return [Definition(**json.loads(line)) for line in blob.splitlines()]
+
+
+def with_definer(item: Definition) -> str:
+    """Return its statement as the server had written it."""
+    if not item.definer:
+        return item.sql
+    definer = "@".join(quoted(part) for part in item.definer.rsplit("@", 1))
+    return re.sub(_CREATE, lambda found: f"{found[1]}DEFINER={definer} ", item.sql, count=1)
 
 
 def holds_rows(item: Definition) -> bool:
@@ -170,6 +182,12 @@ def _shown(item: Definition) -> str:
 def _plain(connection: Connection, kind: str, database: str, name: str) -> Definition:
     row = connection.rows(f"SHOW CREATE {kind} {quoted(database, name)}")[0]
     return Definition(kind, name, str(row[1]))
+
+
+def _table(connection: Connection, database: str, name: str) -> Definition:
+    # The server asks again of a default that is no date, such as 2023-02-31.
+    item = _plain(connection, "TABLE", database, name)
+    return dataclasses.replace(item, settings={"sql_mode": "ALLOW_INVALID_DATES"})
 
 
 def _relative(item: Definition, database: str) -> Definition:

@@ -95,6 +95,7 @@ class Endpoint:
     login: Login
     tls_mode: str = "Prefer"
     root_certificate: str = ""
+    patience: float = PATIENCE  # seconds for a server that is coming up
 
     def as_login(self, login: Login) -> Endpoint:
         """The same server, another login."""
@@ -110,8 +111,7 @@ class Endpoint:
     ) -> Iterator[Connection]:
         """Open a session, in a database unless that is empty, and make it so by running `settings`.
 
-        With `sends_files` the server may ask for the data of LOAD DATA LOCAL. Waits up to PATIENCE seconds
-        for a server that is coming up. Raises Failure.
+        With `sends_files` the server may ask for the data of LOAD DATA LOCAL. Raises Failure.
         """
         connection = self._opened({**self._arguments(database), "local_infile": int(sends_files)})
         try:
@@ -124,7 +124,7 @@ class Endpoint:
             connection.close()
 
     def _opened(self, arguments: dict[str, Any]) -> Connection:
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + self.patience
         while True:
             try:
                 return Connection(_mysql.connect(**arguments))

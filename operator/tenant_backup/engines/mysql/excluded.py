@@ -44,7 +44,10 @@ def with_fill(table: dict[str, Any], policy: list[Column]) -> dict[str, Any]:
 def keep_live(
     connection: Connection, table: dict[str, Any], policy: list[Column], live: str, target: str
 ) -> Kept:
-    """Copy excluded columns of one table from the live database, row by primary key. Raises Error."""
+    """Copy excluded columns of one table from the live database, row by primary key. Raises Error.
+
+    Nothing is kept where there is none: `live` is the target itself.
+    """
     columns = [
         excluded["column"]
         for excluded in table["excluded"]
@@ -52,7 +55,7 @@ def keep_live(
     ]
     if not columns:
         return Kept()
-    if not _is_there(connection, live, table, columns):
+    if live == target or not _is_there(connection, live, table, columns):
         return Kept(0, table["rows"])
     match = " AND ".join(f"n.{quoted(name)} = l.{quoted(name)}" for name in table["primaryKey"])
     joined = f"{quoted(target, table['table'])} n JOIN {quoted(live, table['table'])} l ON {match}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\r": "\\r", "\x1a": "\\Z"})
+
 
 def quoted(*parts: str) -> str:
     """Return a possibly qualified identifier, each part in backticks."""
@@ -9,11 +11,13 @@ def quoted(*parts: str) -> str:
 
 
 def literal(value: str | None) -> str:
-    """Return a string literal, or NULL."""
-    if value is None:
-        return "NULL"
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0")
-    return f"'{escaped}'"
+    """Return a string literal, or NULL. What client programs change or stop at is escaped, too."""
+    return "NULL" if value is None else f"'{value.translate(_ESCAPES)}'"
+
+
+def text(value: str | None) -> str:
+    """Return a value that somebody wrote, as text of its own in a session without a character set."""
+    return "NULL" if value is None else f"_utf8mb4{literal(value)}"
 
 
 def granted(database: str) -> str:

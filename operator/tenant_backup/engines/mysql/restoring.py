@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from MySQLdb import Error
 
@@ -63,23 +63,23 @@ def _restore(
     _refuse_unsupported(catalogue, admin.connection.version)
     target = job.target_database
     mark = admin.mark(target)
-    if mark == _mark("restored", job):
+    if mark == noted("restored", job):
         admin.drop_login()
         return _facts_again(catalogue)
-    if mark is not None and mark != _mark("restoring", job):
+    if mark is not None and mark != noted("restoring", job):
         message = f'database "{target}" exists; choose another name in spec.target.database, or drop it'
         raise Failure(Reason.NAME_TAKEN, message)
     found = _definitions(contents)
     owner = _owner(server, target, has_code=any(not definitions.holds_rows(item) for item in found))
     with cleared(lambda: _clear(job, admin), admin.drop_login, Error):
-        admin.create(target, catalogue["database"], _mark("restoring", job))
+        admin.create(target, catalogue["database"], noted("restoring", job))
         login = admin.create_login(target)
         content = Content(server.as_login(login), target, catalogue, contents, job)
         loaded = load_rows(content, [item for item in found if definitions.holds_rows(item)])
         with _given(admin, target, names.account(owner.name)):
             told, kept = _finish(job, owner, found, content)
             # From here on it is the restored database: a re-run answers, and nobody drops it any more.
-            admin.note(target, catalogue["database"]["comment"], _mark("restored", job))
+            admin.note(target, catalogue["database"]["comment"], noted("restored", job))
     return facts.of_load(loaded, None, kept.facts(), [*_loose(catalogue), *told])
 
 
@@ -95,7 +95,8 @@ def _refuse_unsupported(catalogue: dict[str, Any], server: str) -> None:
         )
 
 
-def _mark(word: str, job: Restore) -> str:
+def noted(word: Literal["restoring", "restored"], job: Restore) -> str:
+    """Return what stands in the comment of a database that this restore began or finished."""
     return f"{word} {handle(job.uid)}"
 
 
@@ -114,7 +115,7 @@ def _owner(server: Endpoint, target: str, *, has_code: bool) -> Owner:
     if has_code and rights.beyond:
         message = (
             f"{rights.account} has {', '.join(rights.beyond[:3])} on the whole server, and what a tenant"
-            " wrote must not run so; put an ordinary account into the Secret of credentialsSecretRef"
+            " wrote must not run so; name an ordinary account (Secret of credentialsSecretRef, --owner)"
         )
         raise Failure(Reason.PERMISSION_DENIED, message)
     return Owner(server, name)
@@ -135,7 +136,7 @@ def _given(admin: Administrator, target: str, account: str) -> Iterator[None]:
 def _clear(job: Restore, admin: Administrator) -> None:
     """Drop what is marked as this restore's unfinished work, and its login."""
     admin.drop_login()
-    if admin.mark(job.target_database) == _mark("restoring", job):
+    if admin.mark(job.target_database) == noted("restoring", job):
         admin.drop(job.target_database)
 
 

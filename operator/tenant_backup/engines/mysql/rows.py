@@ -17,15 +17,14 @@ from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
 
-from . import failures
+from . import failures, inserts
 from .endpoint import Connection, encoded
-from .names import literal, quoted
+from .names import literal, quoted, text
 
 _BATCH_BYTES = 8 << 20  # rows that are in memory at once, at most, but for one that is longer
 _BATCH_ROWS = 5000
 _BLOCK_BYTES = 256 << 10  # what is written at once, about
 _PIPE_BYTES = 1 << 20
-_INSERT_BYTES = 1 << 20  # of one INSERT, about
 # Bytes that text does not have: joined with them, a block is escaped as a whole.
 _SEPARATORS = (b"\x1f", b"\x1e", b"\x1d")
 _ESCAPES = (
@@ -164,51 +163,11 @@ def _piped(blocks: Iterable[memoryview]) -> Iterator[str]:
 
 
 def _insert(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
-    """The same with INSERT, made of whole lines: their escapes mean the same in a string literal."""
-    columns = ", ".join(quoted(name) for name in table["columns"])
-    texts = [place for place, name in enumerate(table["columns"]) if name in table["textColumns"]]
-    values = [(name, value) for name, value in table["fill"].items()]
-    listed = ", ".join([columns, *(quoted(name) for name, _ in values)])
-    more = "".join(f",{_text(value)}" for _, value in values).encode()
-    head = encoded(f"INSERT INTO {target} ({listed}) VALUES ")  # noqa: S608 - quoted names
     count = 0
-    for rows in _whole_lines(blocks):
-        tuples = b",".join([_tuple(row, texts, more) for row in rows])
-        count += connection.run(head + tuples)
+    for statement in inserts.statements(table, target, blocks):
+        count += connection.run(statement)
         _refuse_warnings(connection, table)
     return count
-
-
-def _tuple(line: bytes, texts: list[int], more: bytes) -> bytes:
-    row = b"'" + line.replace(b"'", rb"\'").replace(b"\t", b"','") + b"'"
-    row = row.replace(rb"'\N'", b"NULL")
-    if texts:
-        parts = line.split(b"\t")
-        row = b",".join([_value(part, text=place in texts) for place, part in enumerate(parts)])
-    return b"(" + row + more + b")"
-
-
-def _value(part: bytes, *, text: bool) -> bytes:
-    if part == rb"\N":
-        return b"NULL"
-    value = b"'" + part.replace(b"'", rb"\'") + b"'"
-    return b"CONVERT(" + value + b" USING ascii)" if text else value
-
-
-def _whole_lines(blocks: Iterable[memoryview]) -> Iterator[list[bytes]]:
-    """Yield lines without their newlines, as many as fit into one INSERT."""
-    waiting: list[bytes] = []
-    size, rest = 0, b""
-    for block in blocks:
-        *found, rest = (rest + bytes(block)).split(b"\n")
-        for line in found:
-            waiting.append(line)
-            size += len(line)
-            if size >= _INSERT_BYTES:
-                yield waiting
-                waiting, size = [], 0
-    if waiting:
-        yield waiting
 
 
 def _assignments(table: dict[str, Any]) -> tuple[list[str], str]:
@@ -220,13 +179,8 @@ def _assignments(table: dict[str, Any]) -> tuple[list[str], str]:
             computed.append(f"{quoted(name)} = CONVERT(@v{place} USING ascii)")
         else:
             places.append(quoted(name))
-    computed += [f"{quoted(name)} = {_text(value)}" for name, value in table["fill"].items()]
+    computed += [f"{quoted(name)} = {text(value)}" for name, value in table["fill"].items()]
     return places, f" SET {', '.join(computed)}" if computed else ""
-
-
-def _text(value: str | None) -> str:
-    """Return a value that somebody wrote, as text of its own in a session without a character set."""
-    return "NULL" if value is None else f"_utf8mb4{literal(value)}"
 
 
 def _refuse_warnings(connection: Connection, table: dict[str, Any]) -> None:

@@ -28,8 +28,9 @@ _ALWAYS = {
 
 # A load meets rows that were allowed when they were written: zero dates, 0 in AUTO_INCREMENT columns, rows
 # older than a constraint. Circular foreign keys have no order in which they could be checked.
+ROWS_MODE = "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'"
 _LOADING = {
-    "sql_mode": "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    "sql_mode": ROWS_MODE,
     "foreign_key_checks": "0",
     "unique_checks": "0",
     "check_constraint_checks": "0",

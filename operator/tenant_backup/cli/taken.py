@@ -1,0 +1,106 @@
+"""Whether the name of a new database is free: asked before anything is read for it.
+
+So a wrong password or host is told at once, in the words of this command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tenant_backup.contract import job as jobs
+from tenant_backup.contract.reasons import Failure, Reason
+
+from .private import write_private
+from .server import Login, Server
+
+_SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
+
+
+def refuse_existing(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> None:
+    """Raise Failure(NAME_TAKEN) when the database to be created exists and is not half a restore of ours."""
+    if server.ca is not None:
+        write_private(folder / "ca.crt", server.ca)
+    try:
+        found = _exists(server, owner, job, folder)
+    except Failure as failure:
+        if failure.reason is not Reason.DATABASE_UNREACHABLE:
+            raise
+        message = f"{failure.message}; it has to be a {server.engine} server, as the backup's was"
+        raise Failure(failure.reason, message, retriable=True) from None
+    if found:
+        message = f'database "{job.target_database}" exists on {server.host} and is not touched; choose'
+        raise Failure(Reason.NAME_TAKEN, f"{message} another name with --database, or drop it")
+
+
+def _exists(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
+    if server.engine == "MariaDB":
+        return _in_mariadb(server, owner, job, folder)
+    return _in_postgresql(server, job.target_database, folder)
+
+
+def _in_postgresql(server: Server, database: str, folder: Path) -> bool:
+    # Late, and only where a server is met: a driver takes as long to import as all else together.
+    import psycopg
+
+    from tenant_backup.engines.postgresql import failures
+
+    try:
+        with psycopg.connect(_conninfo(server, folder), autocommit=True) as connection:
+            query = "SELECT FROM pg_catalog.pg_database WHERE datname = %s"
+            return connection.execute(query, (database,)).fetchone() is not None
+    except psycopg.Error as error:
+        what = f'connecting to {server.host}:{server.port} as "{server.login.user}"'
+        found = failures.of_error(error, Reason.DATABASE_UNREACHABLE, what, retriable=True)
+        if found.reason is not Reason.AUTHENTICATION_FAILED:
+            raise found from None
+        line = failures.error_line(str(error))
+        raise Failure(found.reason, f"{what}: {line}; check --user and its password") from None
+
+
+def _conninfo(server: Server, folder: Path) -> str:
+    from psycopg.conninfo import make_conninfo
+
+    passfile = folder / "passfile"
+    escaped = server.login.password.replace("\\", "\\\\").replace(":", "\\:")
+    write_private(passfile, f"*:*:*:*:{escaped}\n".encode())
+    return make_conninfo(
+        "",
+        host=server.host,
+        port=server.port,
+        user=server.login.user,
+        dbname="postgres",
+        passfile=str(passfile),
+        sslmode=_SSL_MODES[server.tls],
+        connect_timeout=10,
+        **({"sslrootcert": str(folder / "ca.crt")} if server.ca is not None else {}),
+    )
+
+
+def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
+    from tenant_backup.engines import reaching
+    from tenant_backup.engines.marks import mark_of
+    from tenant_backup.engines.mysql import endpoint, inventory, restoring, session
+
+    certificate = str(folder / "ca.crt") if server.ca is not None else ""
+    address = reaching.resolve(server.host, server.port, patience=0)
+    user = endpoint.Login(server.login.user, server.login.password)
+    at = endpoint.Endpoint(server.host, address, server.port, user, server.tls, certificate, patience=0)
+    with _signing_in("--user"), at.connect("", session.for_reading()) as connection:
+        found = inventory.properties(connection, job.target_database)
+    with _signing_in("--owner"), at.as_login(endpoint.Login(owner.user, owner.password)).connect("", ()):
+        pass
+    # What is being restored has its name from the beginning; what a killed restore left is cleared.
+    return found is not None and mark_of(found["mark"]) != restoring.noted("restoring", job)
+
+
+@contextmanager
+def _signing_in(option: str) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        if failure.reason is not Reason.AUTHENTICATION_FAILED:
+            raise
+        line = failure.message.rpartition("; ")[0]
+        raise Failure(failure.reason, f"{line}; check {option} and its password") from None

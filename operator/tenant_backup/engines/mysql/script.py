@@ -1,0 +1,103 @@
+r"""Statements as text for the client program `mariadb`, to which nothing that a tenant wrote is a command.
+
+The program looks for commands of its own (\!, source, delimiter) wherever it takes no string to be open, and
+it reads quotes and comments almost, but not quite, as the server does. So only what is made of the plainest
+words and strings stands there as it is, on which both agree; all else is a string, which the server executes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tenant_backup.contract.reasons import Failure, Reason
+
+from . import definitions, inserts, session
+from .definitions import Definition
+from .endpoint import encoded
+from .names import literal, quoted
+
+# First, new programs give up the commands that reach their machine, as for a dump of mariadb-dump; then every
+# program reads bytes: in some character sets one of ours would swallow the quote that follows it.
+_HEAD = r"""/*M!999999\- enable the sandbox mode */
+/*!999999\C binary */
+"""
+_SETTINGS = """SET SESSION time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0;
+/*M!100200 SET SESSION check_constraint_checks = 0 */;
+"""
+_BYTES = "SET NAMES binary;\nSET SESSION sql_mode = {mode};\n"
+
+_PRINTED = ("DATABASE", "SEQUENCE", "TABLE", "VIEW")  # what we and servers print, not what somebody typed
+_PLAIN = re.compile(
+    r"(?:[A-Za-z0-9_ \n(),.=<>!+%&|^~@:?]++|[-*/](?![-*/!])"
+    r"|'(?:[^'\\\r\0]|'')*+'|`(?:[^`\\\r\0]|``)*+`)++"
+)
+_NAMES = re.compile(r"'(?:[^'\\]|''|\\.)*+'|`(?P<name>(?:[^`]|``)*+)`(?!\.)|`(?:[^`]|``)*+`", re.DOTALL)
+_NO_TABLE_AFTER = (".", "AS ", "` ", ") ")  # but a column or another name for something
+
+
+def opening(about: Iterable[str], database: dict[str, Any]) -> bytes:
+    """Return how a script begins; `about` are lines of ours, `database` is the catalogue's."""
+    comment = f" COMMENT {literal(database['comment'])}" if database["comment"] else ""
+    kind = f"CHARACTER SET {literal(database['characterSet'])} COLLATE {literal(database['collation'])}"
+    lines = "".join(f"-- {line}\n" for line in about)
+    properties = definition(Definition("DATABASE", database["name"], f"ALTER DATABASE {kind}{comment}"))
+    return encoded(f"{_HEAD}{lines}{_SETTINGS}") + properties
+
+
+def definition(item: Definition, *, owners: bool = False) -> bytes:
+    """Return what creates it: as whoever runs the script, or with `owners` as its definer."""
+    sql = definitions.with_definer(item) if owners else item.sql
+    if item.kind in _PRINTED and _PLAIN.fullmatch(sql):
+        return encoded(f"{item.session};\n{sql};\n")
+    held = f"{_BYTES.format(mode=literal(''))}SET @tenant_backup = _binary{literal(sql)};\n"
+    return encoded(f"{held}{item.session};\nEXECUTE IMMEDIATE @tenant_backup;\n")
+
+
+def rows(table: dict[str, Any], blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what loads a table's lines; `table` is the catalogue's with `fill`."""
+    yield encoded(_BYTES.format(mode=session.ROWS_MODE) + "START TRANSACTION;\n")
+    for statement in inserts.statements(table, quoted(table["table"]), blocks):
+        yield statement + b";\n"
+    yield b"COMMIT;\n"
+
+
+def sequence(found: dict[str, Any]) -> bytes:
+    """Return what sets a sequence's next value."""
+    return encoded(f"DO SETVAL({quoted(found['name'])}, {found['next']}, 0, {found['cycle']});\n")
+
+
+def code_in_order(found: list[Definition]) -> Iterator[Definition]:
+    """Yield what holds no rows: views at the end, so that one which was broken keeps nothing else away."""
+    yield from (item for item in found if not definitions.holds_rows(item) and item.kind != "VIEW")
+    yield from _views_in_order({item.name: item for item in found if item.kind == "VIEW"})
+
+
+def refuse_names(engine: dict[str, Any]) -> None:
+    """Raise UNSUPPORTED_CONTENT for a name that the program would change: of CR LF it leaves out the CR."""
+    names = [name for table in engine["tables"] for name in (table["table"], *table["columns"])]
+    for name in [*names, *(item["name"] for item in engine["sequences"])]:
+        if "\r" in name:
+            message = f"the name {name!r} has a carriage return, which the program mariadb would leave out"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; use `tenant-backup restore`")
+
+
+def _views_in_order(waiting: dict[str, Definition]) -> Iterator[Definition]:
+    """Yield views after those that they select from."""
+    needs = {name: _tables(view.sql) - {name} for name, view in waiting.items()}
+    while waiting:
+        free = [name for name in waiting if needs[name].isdisjoint(waiting)]
+        # There are no rings, but a name may mean something else inside a view than outside.
+        for name in free or list(waiting)[:1]:
+            yield waiting.pop(name)
+
+
+def _tables(sql: str) -> set[str]:
+    """Return the names in a view that may be tables or views."""
+    found = (match for match in _NAMES.finditer(sql) if match["name"] is not None)
+    return {
+        match["name"].replace("``", "`")
+        for match in found
+        if not sql.endswith(_NO_TABLE_AFTER, 0, match.start())
+    }
