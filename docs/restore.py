@@ -8,7 +8,8 @@ key is on the recovery sheet and in the Tenant's status: do not take it from the
 write could have made the whole backup. Written from FORMAT.md alone; imports nothing of the project.
 
 Each byte that is written was checked, down from the signature. OUTPUT_FOLDER gets schema.dump (pg_dump -Fc),
-a .copy file per table (COPY text), largeobjects.dump if there is one, tables.json, and at the end load.sh.
+a .copy file per table (COPY text), largeobjects.dump if there is one, tables.json, and at the end load.sh;
+of each volume with files a .tar.
 Exit codes: 0 restored; 1 damaged or incomplete; 2 called wrongly; 3 the identity does not open it; 4 not
 signed by this key, or another backup; 5 not a backup of PostgreSQL, or made by a newer version.
 """
@@ -210,6 +211,12 @@ class Backup:
 def restore(backup: Backup, output: Path) -> None:
     """Do what the module says. Raises Problem."""
     catalogue, manifest = backup.catalogue, backup.manifest
+    for volume in catalogue.get("files", ()):
+        output.mkdir(parents=True, exist_ok=True)
+        write(backup, [volume["segment"]], output / f"{volume['name']}.tar")
+        print(f"{volume['files']} files of volume {volume['name']}: tar --xattrs -xpf {volume['name']}.tar")
+    if not manifest["server"]["engine"]:
+        return
     if manifest["server"]["engine"] != "PostgreSQL" or catalogue["format"] != 1:
         raise Problem(UNSUPPORTED, "this script knows PostgreSQL's format 1; else use tenant-backup export")
     output.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,10 @@ class Ended:
 
 @dataclass
 class Chain:
-    """A folder that stands for a tenant's Secrets and store; every run gets a pod's folders of its own."""
+    """A folder that stands for a tenant's Secrets, volumes and store; every run gets a pod's folders of its own.
+
+    A volume is the folder of its name below `files`.
+    """
 
     folder: Path
     index_key: bytes = field(default_factory=lambda: os.urandom(32))
@@ -66,7 +69,7 @@ class Chain:
         store.mkdir(exist_ok=True)
         watch = _Watch(time.monotonic() + seconds, meanwhile)
         with tempfile.TemporaryDirectory(prefix="tb-") as root:
-            mounts = pipeline.Mounts(self.folder / "secrets", store)
+            mounts = pipeline.Mounts(self.folder / "secrets", store, self.folder / "files")
             ended = pipeline.run(job, _steps(job), Path(root) / "pod", mounts, watch)
         return {
             stage: Ended(stage, item.code, item.result, watch.peaks.get(stage, 0), item.stderr)
@@ -82,7 +85,13 @@ _STEPS: dict[type[jobs.Job], Sequence[Sequence[str]]] = {
 
 
 def _steps(job: jobs.Job) -> Sequence[Sequence[str]]:
-    return _STEPS.get(type(job), ((type(job).__name__.lower(),),))
+    steps = _STEPS.get(type(job), ((type(job).__name__.lower(),),))
+    if not isinstance(job, jobs.Backup | jobs.Restore):
+        return steps
+    alone = () if job.database.engine else ("dump", "load")
+    stage = "gather" if isinstance(job, jobs.Backup) else "place"
+    last = [name for name in steps[-1] if name not in alone]
+    return (*steps[:-1], [*last, *(f"{stage} {volume.name}" for volume in job.files)])
 
 
 class _Watch:

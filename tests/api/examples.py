@@ -76,6 +76,12 @@ SCHEDULE = make(
     },
     "nightly",
 )
+UPLOADS = {
+    "name": "uploads",
+    "persistentVolumeClaim": {"claimName": "acme-uploads"},
+    "exclude": ["cache/**"],
+    "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
+}
 WEBHOOK = {"urlSecretRef": {"name": "ops"}, "signingSecretRef": {"name": "ops"}}
 EMAIL = {"smtpSecretRef": {"name": "smtp"}, "from": "backup@example.org", "to": ["ops@example.org"]}
 NOTIFIER = make("BackupNotifier", {"events": ["BackupFailed"], "webhook": WEBHOOK}, "ops")
@@ -158,8 +164,22 @@ EXAMPLES = [
             changed(REPLACE, deadline="168h"), changed(REPLACE, deadline="168h1s")),
     Example("keepPrevious must be between 0s and 720h",
             changed(REPLACE, keepPrevious="0s"), changed(REPLACE, keepPrevious="721h")),
-    Example("strategy NewDatabase needs target.database, the database to create",
+    Example("strategy NewDatabase needs target.database, the database to create, or target.files",
             NEW_DATABASE, changed(NEW_DATABASE, target__database=None)),
+    Example("strategy NewDatabase needs target.database, the database to create, or target.files",
+            changed(NEW_DATABASE, target__database=None, target__files=[{"name": "uploads"}]),
+            changed(NEW_DATABASE, target__database=None, target__files=[])),
+    Example("target.files is for strategy NewDatabase only; Replace leaves files alone",
+            changed(NEW_DATABASE, target__files=[{"name": "uploads"}]), changed(REPLACE, target__files=[{"name": "uploads"}])),
+    Example("a Tenant needs database, files, or both: what is backed up",
+            changed(TENANT, database=None, files=[UPLOADS]), changed(TENANT, database=None)),
+    Example("a Tenant needs database, files, or both: what is backed up",
+            changed(TENANT, files=[UPLOADS]), changed(TENANT, database=None, files=[])),
+    Example("modules choose rows, and contents Files has none: remove modules",
+            changed(BACKUP, contents="Files"), changed(BACKUP, contents="Files", modules=["hr"])),
+    Example("modules choose rows, and contents Files has none: remove modules",
+            changed(SCHEDULE, template__contents="Database", template__modules=["hr"]),
+            changed(SCHEDULE, template__contents="Files", template__modules=["hr"])),
     Example("target.database is for strategy NewDatabase only; Replace replaces the Tenant's own database",
             REPLACE, changed(REPLACE, target__database="acme")),
     Example("approval is for strategy Replace only; NewDatabase replaces nothing",
@@ -229,6 +249,11 @@ REFUSED_BY_SCHEMA = [
     (changed(TENANT, modules=[{"name": "hr", "tables": ["a.b"]}] * 2), "spec.modules[1]"),
     (changed(TENANT, objectives__recoveryPoint="a day"), "spec.objectives.recoveryPoint"),
     (changed(TENANT, limits__storedBytes="much"), "spec.limits.storedBytes"),
+    (changed(TENANT, files=[UPLOADS] * 2), "spec.files[1]"),
+    (changed(TENANT, files=[UPLOADS | {"name": "Up loads"}]), "spec.files[0].name"),
+    (changed(TENANT, files=[UPLOADS | {"exclude": ["/cache"]}]), "spec.files[0].exclude[0]"),
+    (changed(TENANT, files=[UPLOADS | {"securityContext": {"runAsUser": 0, "runAsGroup": 1}}]), "runAsUser"),
+    (changed(BACKUP, contents="Everything"), "spec.contents"),
     (changed(S3, capacity={"warnAt": 80}), "spec.capacity.limit"),
     (changed(S3, capacity={"limit": "1Ti", "warnAt": 101}), "spec.capacity.warnAt"),
     (changed(S3, s3__endpoint="https://user:password@s3.example"), "spec.s3.endpoint"),

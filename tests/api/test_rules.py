@@ -74,6 +74,7 @@ def test_defaults_are_stored_and_empty_things_are_not(installed_types: None, nam
     namespace.apply(BACKUP)
     (stored,) = namespace.list("tenantbackups")
     defaults = {
+        "contents": "All",
         "mode": "Incremental",
         "compression": {"level": 3},
         "verification": "Checksum",

@@ -22,7 +22,7 @@ def test_list_shows_size_and_signature(owner: Owner) -> None:
     done = run("list", owner.url, "--trust", owner.trust)
     assert (done.returncode, done.stderr) == (0, "")
     heads, row = done.stdout.splitlines()
-    assert heads.split() == ["BACKUP", "COMPLETED", "SIZE", "ADDED", "TABLES", "ROWS", "SIGNATURE"]
+    assert heads.split() == ["BACKUP", "COMPLETED", "SIZE", "ADDED", "TABLES", "ROWS", "FILES", "SIGNATURE"]
     assert row.startswith(f"{owner.slug}_2026-01-01_00-00-00")
     assert row.endswith("good")
 

@@ -64,6 +64,10 @@ FOUND: dict[str, Any] = {
     "tables": 3,
     "rows": 12,
     "modules": [],
+    "contents": "All",
+    "files": 0,
+    "changedFiles": 0,
+    "skippedFiles": 0,
 }
 
 

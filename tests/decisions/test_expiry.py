@@ -166,11 +166,12 @@ def test_the_newest_good_one_never_expires() -> None:
         {"removing": True},
         {"store": "b"},
         {"modules": ("hr",)},
+        {"contents": "Files"},
         {"tenant": "b"},
     ],
 )
 def test_only_a_good_backup_of_the_same_is_one_to_fall_back_on(newer: dict[str, Any]) -> None:
-    """Of the same tenant and modules in the same store."""
+    """Of the same tenant, contents and modules in the same store."""
     assert stays(decide(seen(line=(ME, replace(NEWER, **newer))), OVER), Reason.NEWEST_GOOD)
 
 

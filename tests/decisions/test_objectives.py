@@ -118,6 +118,8 @@ def test_the_age_of_a_backup_is_that_of_its_data() -> None:
         {"health": "Corrupt"},
         {"removing": True},
         {"modules": ("hr",)},
+        {"contents": "Database"},
+        {"contents": "Files"},
     ],
 )
 def test_what_cannot_bring_the_whole_tenant_back_does_not_count(fields: dict[str, Any]) -> None:

@@ -101,12 +101,14 @@ def test_the_newest_good_one_stays_whatever_the_rules_say() -> None:
 
 
 def test_one_tenants_backups_do_not_stand_in_for_anothers() -> None:
-    """Nor those in another store, nor those of other modules."""
+    """Nor those in another store, nor those of other modules or contents."""
     backups = [
         made(START),
         made(START + timedelta(days=1), tenant="beta"),
         made(START + timedelta(days=2), store="other"),
         made(START + timedelta(days=3), modules=("hr",)),
+        made(START + timedelta(days=4), contents="Database"),
+        made(START + timedelta(days=5), contents="Files"),
     ]
     assert gone(backups, keep_last=1) == []
 

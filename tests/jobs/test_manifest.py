@@ -177,6 +177,93 @@ def test_the_stores_volume_is_mounted_only_where_the_store_is_used() -> None:
     assert "fsGroup" not in pod_of("backup")["securityContext"]
 
 
+FILES = [
+    {
+        "name": name,
+        "persistentVolumeClaim": {"claimName": f"acme-{name}"},
+        "securityContext": {"runAsUser": user, "runAsGroup": user + 1, "supplementalGroups": [user + 2]},
+    }
+    for name, user in (("uploads", 1000), ("exports", 2000))
+]
+
+
+def files_pod(purpose: str, *, database: bool = True, volume: bool = False) -> dict[str, Any]:
+    """The pod of a backup or restore of a tenant with files."""
+    more = {"files": FILES} | ({} if database else {"database": None})
+    acme, where = objects.tenant(more=more), objects.store(volume=volume)
+    target = {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}, {"name": "exports"}]}
+    target |= {"database": "copy"} if database else {}
+    plans = {
+        "backup": lambda: backup.decide(objects.backup_seen(tenant=acme, store=where), objects.NOW),
+        "restore": lambda: restore.decide(
+            objects.restore_seen(tenant=acme, store=where, restore=objects.restore({"target": target})),
+            objects.NOW,
+        ),
+    }
+    return dict(manifest(run_of(plans[purpose]()), RUNNER)["spec"]["template"]["spec"])
+
+
+@pytest.mark.parametrize(
+    ("purpose", "stage", "read_only"), [("backup", "gather", True), ("restore", "place", False)]
+)
+@pytest.mark.parametrize("volume", [True, False])
+def test_each_volume_has_a_container_that_may_do_nothing_else(
+    purpose: str, stage: str, read_only: bool, volume: bool
+) -> None:
+    """As the user of its files, without a Secret, a spool, or a way to change the group of what is there."""
+    pod = files_pod(purpose, volume=volume)
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    for name, user in (("uploads", 1000), ("exports", 2000)):
+        one = containers(pod)[f"{stage}-{name}"]
+        assert one["args"] == [stage, name]
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsUser": user,
+            "runAsGroup": user + 1,
+        }
+        assert {mount["name"]: (mount["mountPath"], mount["readOnly"]) for mount in one["volumeMounts"]} == {
+            "run": ("/run/tenant-backup", False),
+            f"files-{name}": (f"/files/{name}", read_only),
+        }
+        claim = {"claimName": f"acme-{name}", "readOnly": read_only}
+        assert volumes[f"files-{name}"]["persistentVolumeClaim"] == claim
+    others = {name: one for name, one in containers(pod).items() if not name.startswith(stage)}
+    assert not any("runAsUser" in one["securityContext"] for one in others.values())
+    assert not any(
+        mount["name"].startswith("files-") for one in others.values() for mount in one["volumeMounts"]
+    )
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    # An fsGroup changes what can be written: the store's volume in a backup, where the tenant's are read-only.
+    assert ("fsGroup" in pod["securityContext"]) == (volume and read_only)
+    groups = {1002, 2002} | ({65532} if volume and not read_only else set())
+    assert set(pod["securityContext"]["supplementalGroups"]) == groups
+
+
+def test_a_backup_goes_where_its_volume_is_in_use() -> None:
+    """A wish, not a condition; without a pod that uses one there is none."""
+    acme = objects.tenant(more={"files": FILES})
+    pods = [
+        manifest(run_of(backup.decide(objects.backup_seen(tenant=acme, node=node), objects.NOW)), RUNNER)
+        for node in ("node-1", "")
+    ]
+    there, anywhere = (pod["spec"]["template"]["spec"] for pod in pods)
+    (wish,) = there["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert wish["preference"]["matchFields"][0]["values"] == ["node-1"]
+    assert "affinity" not in anywhere
+
+
+@pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load")])
+def test_a_tenant_without_a_database_has_no_container_for_one(purpose: str, absent: str) -> None:
+    """Nor its Secrets."""
+    pod = files_pod(purpose, database=False)
+    assert absent not in containers(pod)
+    assert not {"acme-db", "pg-admin"} & set().union(*secrets(pod).values())
+    mounted = {mount["name"] for one in containers(pod).values() for mount in one["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
 @pytest.mark.parametrize("purpose", list(CONTAINERS))
 def test_the_description_of_the_job_comes_back(purpose: str) -> None:
     """What a stage reads is what was decided."""

@@ -62,6 +62,16 @@ def test_the_facts_are_uploads() -> None:
     assert found.facts == FACTS
 
 
+def test_what_was_placed_is_told_by_volume() -> None:
+    """Beside what `load` says; a restore of files alone has no `load`."""
+    placed = {"files": 7, "bytes": 70, "skipped": []}
+    loaded, answer = {"restored": {"tables": 1}}, Result(True, placed)
+    both = pod("Succeeded", ended("load", 0, Result(True, loaded)), ended("place-uploads", 0, answer))
+    assert how_it_ended(both, "restore").facts == loaded | {"placed": {"uploads": placed}}
+    alone = pod("Succeeded", ended("open", 0, OK), ended("place-uploads", 0, answer))
+    assert how_it_ended(alone, "restore").facts == {"placed": {"uploads": placed}}
+
+
 def test_a_pod_whose_containers_have_all_ended_is_over_whatever_its_phase_says() -> None:
     """The kubelet changes the phase seconds later."""
     containers = [ended("dump", 0, OK), ended("archive", 0, OK), ended("upload", 0, Result(True, FACTS))]

@@ -76,6 +76,63 @@ def test_three_objects_in_any_order_become_a_backup(space: Space) -> None:
     assert len(mine) <= 8 + 3  # and the Jobs of preflight, probe and catalogue
 
 
+def test_files_without_a_database_are_backed_up_and_placed(space: Space) -> None:
+    """The API server takes the objects and the pods; nothing looks at a database, or mounts a Secret of one."""
+    uploads = {
+        "name": "uploads",
+        "persistentVolumeClaim": {"claimName": "acme-uploads"},
+        "exclude": ["cache/**"],
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "supplementalGroups": [2000]},
+    }
+    files = {"files": {"count": 7, "changed": 1, "skipped": 0}}
+    placed = {"files": 7, "bytes": 70, "skipped": ["1 files have another owner or group"]}
+
+    def answer(purpose: str, container: str) -> tuple[int, Result]:
+        if container == "place-uploads":
+            return 0, Result(True, placed)
+        code, result = all_is_well(purpose, container)
+        return code, Result(True, result.facts | files) if container == "upload" else result
+
+    _run_application(space, "acme-uploads")
+    space.operator()
+    with Node(space.api, space.name, answer):
+        space.create("TenantBackup", "acme-1", {**BACKUP, "contents": "Files"})
+        space.create("BackupStore", "prod", STORE)
+        space.create("Tenant", "acme", {"files": [uploads], "encryption": TENANT["encryption"]})
+        found = space.until_condition("TenantBackup", "acme-1", "Succeeded")
+        ready = space.until_condition("Tenant", "acme", "Ready")
+        spec = {
+            "source": {"backupRef": {"name": "acme-1"}},
+            "target": {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}]},
+            "strategy": "NewDatabase",
+        }
+        space.create("TenantRestore", "back", spec)
+        back = space.until_condition("TenantRestore", "back", "Succeeded")
+        jobs = {
+            job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in space.api.items(space.jobs)
+        }
+    pod = jobs[found["status"]["jobRef"]["name"]]
+    assert [one["name"] for one in pod["containers"]] == ["archive", "upload", "gather-uploads"]
+    assert "node-of-the-application" in str(pod["affinity"])
+    assert (found["status"]["health"], found["status"]["contents"]["files"]) == ("Degraded", 7)
+    assert "database" not in ready["status"]
+    assert back["status"]["restored"] == {"files": 7, "bytes": 70}
+    assert back["status"]["skipped"] == ["uploads: 1 files have another owner or group"]
+
+
+def _run_application(space: Space, claim: str) -> None:
+    """A pod that uses a claim, and runs."""
+    container = {"name": "app", "image": "app", "volumeMounts": [{"name": "files", "mountPath": "/files"}]}
+    spec = {
+        "nodeName": "node-of-the-application",
+        "containers": [container],
+        "volumes": [{"name": "files", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"}, "spec": spec}
+    space.api.do("POST", space.core("pods"), pod)
+    space.api.do("PATCH", space.core("pods", "app") + "/status", {"status": {"phase": "Running"}})
+
+
 def test_the_operator_asks_for_no_secret(space: Space) -> None:
     """It may create the keys and read nothing."""
     space.operator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import uuid
@@ -19,6 +20,7 @@ from hack.lab.servers import HR_SQL
 from tenant_backup.cli.pipeline import Running
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
+from tests.engines.trees import described, grow, volume
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,29 @@ def test_what_was_backed_up_is_what_comes_back(site: Site) -> None:
     )
     assert _dump(site.server, copy) == _dump(site.server, site.database)
     assert restored["restored"]["rows"] == facts["rows"]
+
+
+def test_database_and_files_are_one_backup_and_come_back_together(site: Site) -> None:
+    """One manifest with the times of both; asked for alone, each comes back without the other."""
+    uploads, copy = site.chain.folder / "files" / "uploads", f"{site.database}_copy"
+    uploads.mkdir(parents=True)
+    grow(uploads, 8)
+    facts = _facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
+    manifest = json.loads(site.manifests()[0].read_bytes())
+    assert manifest["times"]["started"] <= manifest["files"]["readFrom"] <= manifest["times"]["completed"]
+    assert (facts["consistency"], facts["rows"] > 0, facts["files"]["count"] > 0) == ("Snapshot", True, True)
+    before = uploads.rename(site.chain.folder / "before")
+    uploads.mkdir()
+    wish: dict[str, Any] = {"strategy": "NewDatabase", "target_database": copy}
+    ended = site.chain.run(site.restore(facts, files=[volume("uploads")], **wish))
+    assert _facts(ended, "load")["restored"]["rows"] == facts["rows"]
+    assert _facts(ended, "place uploads")["files"] == facts["files"]["count"]
+    assert _dump(site.server, copy) == _dump(site.server, site.database)
+    assert described(uploads) == described(before)
+    alone = _facts(
+        site.chain.run(site.restore(facts, strategy="NewDatabase", target_database=f"{copy}2")), "load"
+    )
+    assert alone["restored"]["rows"] == facts["rows"]
 
 
 def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) -> None:

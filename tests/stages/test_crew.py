@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tenant_backup.contract.reasons import Failure
+from tenant_backup.stages import crew as crews
 from tenant_backup.stages import wire
-from tenant_backup.stages.crew import Crew
+from tenant_backup.stages.crew import Crew, Patience
 
 MANY = 1100  # more than select() can watch
 
@@ -37,3 +39,22 @@ def test_connections_are_served_with_a_thousand_files_open(tmp_path: Path) -> No
         crew.wait(lambda: bool(served), lambda: None, server, served.append)
     crew.close()
     served[0].close()
+
+
+def test_a_peer_that_came_and_ended_well_while_it_was_looked_for_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore with little to do is over before a busy machine has asked whether it began."""
+    patience = Patience(tmp_path, "place-uploads")
+    patience.check()
+
+    def has_ended(_run: Path, _peer: str) -> bool:
+        patience.came = True
+        return True
+
+    monkeypatch.setattr(crews, "has_ended", has_ended)
+    patience.check()
+    patience.came = False
+    monkeypatch.setattr(crews, "has_ended", lambda _run, _peer: True)
+    with pytest.raises(Failure, match=r"place-uploads"):
+        patience.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,10 @@ from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
 from .values import (
     LONG_NAME_LIMIT,
     Bytes,
+    ClaimReference,
     Count,
     DatabaseName,
+    Glob,
     ModuleName,
     Name,
     ReadRate,
@@ -22,9 +24,11 @@ from .values import (
     SigningKey,
     StoredBytes,
     TableName,
+    VolumeName,
 )
 
 _SLUG = "^[a-z0-9-]{1,40}$"
+UserId = Annotated[int, Field(ge=1, le=2147483647, json_schema_extra={"format": "int64"})]  # never root
 DEFAULT_PORTS = {"PostgreSQL": 5432, "MariaDB": 3306}
 
 
@@ -78,6 +82,32 @@ class Database(Struct):
     def tcp_port(self) -> int:
         """The port, with the engine's own as default."""
         return self.port or DEFAULT_PORTS[self.engine]
+
+
+class FilesSecurityContext(Struct):
+    """Who can read the files, and who they belong to when they come back."""
+
+    run_as_user: UserId
+    """User that may read all of them."""
+    run_as_group: UserId
+    """Its group."""
+    supplemental_groups: tuple[UserId, ...] = Field(default=(), max_length=32, json_schema_extra=UNIQUE)
+    """Further groups, when the files need them."""
+
+
+class Files(Struct):
+    """A volume with files of the tenant, in the Tenant's namespace. Backups change nothing of it."""
+
+    name: VolumeName
+    """Names the volume in backups; unique in the tenant."""
+    persistent_volume_claim: ClaimReference
+    """The volume. With ReadWriteOnce, Jobs need the node of whoever uses it."""
+    exclude: tuple[Glob, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
+    """What is left out, such as `cache/**`: paths from the top of the volume. `*` and `?` stand for what is
+    in one name, `**` also for slashes. A directory is left out with all that is in it.
+    """
+    security_context: FilesSecurityContext
+    """Who can read the files."""
 
 
 class Module(Struct):
@@ -183,10 +213,19 @@ class TenantLimits(Struct):
 class TenantSpec(Struct):
     """What the tenant is."""
 
+    RULES: ClassVar = (
+        Rule(
+            "has(self.database) || (has(self.files) && size(self.files) > 0)",
+            "a Tenant needs database, files, or both: what is backed up",
+        ),
+    )
+
     slug: str | None = Field(default=None, max_length=40, pattern=_SLUG)
     """Names the tenant in every store; immutable. Default: metadata.name."""
-    database: Database
+    database: Database | None = None
     """Where the rows live."""
+    files: tuple[Files, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
+    """Where files live."""
     modules: tuple[Module, ...] = Field(
         default=(),
         max_length=100,
@@ -274,7 +313,7 @@ class TenantStatus(Status):
 
 
 class Tenant(Resource):
-    """A tenant: its database, its modules, what is left out and who can read its backups."""
+    """A tenant: its database, its files, its modules, what is left out and who can read its backups."""
 
     NAMES: ClassVar = Names("Tenant", "tenants", "tnt")
     COLUMNS: ClassVar = (

@@ -24,6 +24,11 @@ Verification = Literal["None", "Checksum", "Contents"]
 
 
 Mode = Literal["Incremental", "Full"]
+Parts = Literal["Database", "Files", "All"]
+NO_ROWS_IN_FILES = Rule(
+    "self.contents != 'Files' || !has(self.modules) || size(self.modules) == 0",
+    "modules choose rows, and contents Files has none: remove modules",
+)
 
 
 class Compression(Struct):
@@ -53,12 +58,15 @@ class TenantBackupSpec(Struct):
             "!has(self.imported) || !has(self.expiresAfter)",
             "imported backups do not expire: remove expiresAfter",
         ),
+        NO_ROWS_IN_FILES,
     )
 
     tenant_ref: TenantReference
     """Whose data."""
     store_ref: Reference
     """The BackupStore it goes to."""
+    contents: Parts = "All"
+    """All: everything the tenant has when the backup starts. Database: no files. Files: no database."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
     imported: Imported | None = None
@@ -87,7 +95,7 @@ class BackupBytes(Struct):
     """Exact sizes in bytes."""
 
     logical: Bytes | None = None
-    """Read from the database."""
+    """Read from the database and the volumes."""
     stored: Bytes | None = None
     """Of all packs this backup needs."""
     added: Bytes | None = None
@@ -101,6 +109,14 @@ class Contents(Struct):
     """Number of tables."""
     rows: Count | None = None
     """Number of rows."""
+    files: Count | None = None
+    """Number of files and links."""
+    changed_files: Count | None = None
+    """Files that changed each time they were read: what is stored of one may be of two moments. The log of
+    the Job names them.
+    """
+    skipped_files: Count | None = None
+    """Sockets, pipes, devices and mounts of other file systems, which are not in the backup."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
     """The modules it was limited to. Empty: everything is in it."""
 
@@ -158,8 +174,8 @@ class TenantBackupStatus(RunStatus):
     """Exact sizes."""
     contents: Contents | None = None
     """What is in it."""
-    consistency: Literal["Snapshot", "PerTable"] | None = None
-    """Snapshot: all tables as of one moment."""
+    consistency: Literal["Snapshot", "PerTable", "PerFile"] | None = None
+    """Snapshot: all tables as of one moment. PerFile: there are only files."""
 
 
 class TenantBackup(Resource):

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .resource import AGE, Column, Names, Resource, Rule, Struct, unchanged_optional
+from .resource import AGE, Column, Names, Resource, Rule, Struct, keyed_by, unchanged_optional
 from .values import (
     Bytes,
+    ClaimReference,
     Count,
     DatabaseName,
     Deadline,
@@ -18,6 +19,7 @@ from .values import (
     Reference,
     RunStatus,
     TenantReference,
+    VolumeName,
 )
 
 _FIXED = ("source", "target", "strategy", "keepPrevious", "deadline")  # required, or with a default
@@ -33,6 +35,15 @@ class Source(Struct):
     """The TenantBackup to restore."""
 
 
+class TargetFiles(Struct):
+    """A volume that is filled."""
+
+    name: VolumeName
+    """Name of the volume in the Tenant's spec.files, and in the backup."""
+    persistent_volume_claim: ClaimReference | None = None
+    """The empty volume that gets the files. Default: the Tenant's own, which must be empty then."""
+
+
 class Target(Struct):
     """Where it is restored to."""
 
@@ -40,6 +51,10 @@ class Target(Struct):
     """The Tenant whose server and credentials are used; it must be the tenant of the backup."""
     database: DatabaseName | None = None
     """With strategy NewDatabase, the database to create."""
+    files: tuple[TargetFiles, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
+    """With strategy NewDatabase, the volumes to fill. They must be empty; files come back as the user and
+    group of securityContext.
+    """
 
 
 class Confirmation(Struct):
@@ -63,8 +78,13 @@ class TenantRestoreSpec(Struct):
 
     RULES: ClassVar = (
         Rule(
-            "self.strategy != 'NewDatabase' || has(self.target.database)",
-            "strategy NewDatabase needs target.database, the database to create",
+            "self.strategy != 'NewDatabase' || has(self.target.database)"
+            " || (has(self.target.files) && size(self.target.files) > 0)",
+            "strategy NewDatabase needs target.database, the database to create, or target.files",
+        ),
+        Rule(
+            "self.strategy == 'NewDatabase' || !has(self.target.files) || size(self.target.files) == 0",
+            "target.files is for strategy NewDatabase only; Replace leaves files alone",
         ),
         Rule(
             "self.strategy == 'NewDatabase' || !has(self.target.database)",
@@ -105,8 +125,8 @@ class TenantRestoreSpec(Struct):
     target: Target
     """Where it is restored to."""
     strategy: Literal["NewDatabase", "Replace"]
-    """NewDatabase: creates target.database. Replace: restores beside the live database, checks, then swaps
-    them.
+    """NewDatabase: creates target.database and fills the empty volumes of target.files; what neither names is
+    not restored. Replace: restores beside the live database, checks, then swaps them; files stay as they are.
     """
     approval: Approval | None = None
     """With strategy Replace nothing is touched before this is set."""
@@ -138,8 +158,10 @@ class Restored(Struct):
     """Number of tables."""
     rows: Count | None = None
     """Number of rows."""
+    files: Count | None = None
+    """Number of files and links."""
     bytes: Bytes | None = None
-    """Bytes sent to the database."""
+    """Bytes sent to the database and the volumes."""
 
 
 class Check(Struct):

@@ -26,6 +26,8 @@ LONG_NAME_LIMIT = 52  # of Tenants and BackupSchedules: leaves room for what is 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=_SUBDOMAIN)]
 TenantName = Annotated[str, Field(min_length=1, max_length=LONG_NAME_LIMIT, pattern=_SUBDOMAIN)]
 ModuleName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+VolumeName = ModuleName  # a container has it in its name
+Glob = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00]")]
 TableName = Annotated[str, Field(min_length=3, max_length=127, pattern=r"^[^.]+\..+$")]
 DatabaseName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
 Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from tenant_backup.contract.job import Contents
 from tenant_backup.contract.reasons import Failure, Reason
 
 from .keys import Mode, WriterKeys
@@ -70,7 +71,7 @@ class Encryption:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the rows came from."""
+    """Where the rows came from; empty in a backup of files alone."""
 
     engine: str
     version: str
@@ -91,6 +92,21 @@ class Modules:
 
     defined: tuple[str, ...]
     only: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of the tenant's volumes: how much there is, and when it was read."""
+
+    count: int  # without directories
+    bytes: int  # without holes
+    changed: int  # each time they were read: what is stored of them may be of two moments
+    skipped: int  # no files: sockets, devices, other file systems
+    read_from: str  # RFC 3339, UTC
+    read_to: str
+
+
+NO_FILES = Files(0, 0, 0, 0, "", "")
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,7 @@ class Manifest:
     times: Times
     server: Server
     encryption: Encryption
-    consistency: str  # Snapshot | PerTable
+    consistency: str  # Snapshot | PerTable, of the rows; PerFile when there are none
     partial: bool  # only some modules' rows
     modules: Modules
     tables: int
@@ -133,6 +149,9 @@ class Manifest:
     packs: tuple[ObjectRef, ...]
     lists: tuple[ObjectRef, ...]
     catalogue: CataloguePlace
+    # What has a default is not written when it is that: old manifests say nothing of it.
+    contents: Contents = "All"  # of what the tenant had
+    files: Files = NO_FILES
 
 
 def sign(manifest: Manifest, key: Ed25519PrivateKey) -> bytes:
@@ -211,7 +230,11 @@ def facts(manifest: Manifest, sha256: str) -> dict[str, Any]:
         "rows": manifest.rows,
         "consistency": manifest.consistency,
         "startedAt": manifest.times.started,
-    }
+    } | ({"files": _counted(manifest.files)} if manifest.files.read_from else {})
+
+
+def _counted(files: Files) -> dict[str, int]:
+    return {"count": files.count, "changed": files.changed, "skipped": files.skipped}
 
 
 def document(manifest: Manifest) -> dict[str, Any]:
@@ -235,7 +258,9 @@ def _check(manifest: Manifest) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {_camel(f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        members = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        defaults = {f.name: f.default for f in dataclasses.fields(value)}
+        return {_camel(name): _plain(one) for name, one in members.items() if one != defaults[name]}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -264,13 +289,15 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 def _build_fields(kind: Any, value: Any, where: str) -> Any:
     members: Mapping[str, Any] = _typed(dict, value, where)
     hints = typing.get_type_hints(kind)
-    missing = [_camel(name) for name in hints if _camel(name) not in members]
+    given = {name: hint for name, hint in hints.items() if _camel(name) in members}
+    needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    missing = [_camel(name) for name in needed if name not in given]
     if missing:
         raise ValueError(f"{where}.{missing[0]} is missing")
     return kind(
         **{
             name: _build(hint, members[_camel(name)], f"{where}.{_camel(name)}")
-            for name, hint in hints.items()
+            for name, hint in given.items()
         }
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenant_backup.api import Tenant
+from tenant_backup.api.tenant import Database
 from tenant_backup.archive.keys import TenantKeys
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
@@ -42,7 +43,7 @@ def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
     tenant = wish.tenant
     _refuse_unreadable(tenant)
     _refuse_other_slug(opened.where, tenant.slug)
-    spec = tenant.spec.database
+    spec = _database(tenant)
     server = sign_in.server(spec.engine, spec.host, spec.tcp_port, spec.connections)
     keys = _keys(wish)
     server.write_secrets(opened.folder, **{paths.DATABASE: server.login})
@@ -65,6 +66,17 @@ def in_words(facts: dict[str, Any]) -> str:
     amount = f"{facts['tables']} tables, {facts['rows']} rows, {console.size(sizes['stored'])} stored"
     added = f"{console.size(sizes['added'])} added"
     return f"{facts['backupId']} is {facts['health']}: {amount}, {added}\nsigned by {facts['trust']}"
+
+
+def _database(tenant: Tenant) -> Database:
+    if tenant.spec.database is None:
+        message = (
+            "the Tenant has no spec.database, and the command line backs up databases only; use a cluster"
+        )
+        raise Failure(Reason.INVALID_SPEC, message)
+    if tenant.spec.files:
+        console.say("the Tenant's files are left out: this is a backup of its database (contents: Database)")
+    return tenant.spec.database
 
 
 def _refuse_unreadable(tenant: Tenant) -> None:
@@ -120,4 +132,5 @@ def _job(where: Location, wish: Wish, keys: TenantKeys) -> jobs.Backup:
         modules=described.modules(tenant),
         mode=wish.mode,
         read_rate=described.read_rate(tenant),
+        contents="Database" if tenant.spec.files else "All",
     )

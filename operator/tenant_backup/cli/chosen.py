@@ -40,6 +40,7 @@ class Chosen:
 
     def require_engine(self) -> Engine:
         """Return whose backup it is. Raises Failure(UNSUPPORTED_CONTENT) where nothing here knows it."""
+        self._leave_files()
         engine, backup_id = self.manifest.server.engine, self.manifest.backup_id
         if engine not in PORTS:
             message = f"backup {backup_id} is of {engine}, which this version does not know; use a newer one"
@@ -49,6 +50,17 @@ class Chosen:
             advice = "pip install 'tenant-backup-operator[runner,mariadb]'"
             raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
         return cast(Engine, engine)
+
+    def _leave_files(self) -> None:
+        """Say that its files are left out. Raises Failure(UNSUPPORTED_CONTENT) when there is nothing else."""
+        left = (
+            "the operator restores them (TenantRestore with target.files), docs/restore.py writes them as tar"
+        )
+        if not self.manifest.server.engine:
+            message = f"backup {self.manifest.backup_id} has files only: {left}"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, message)
+        if self.manifest.files.read_from:
+            console.say(f"its {self.manifest.files.count} files are left out: {left}")
 
 
 @contextmanager

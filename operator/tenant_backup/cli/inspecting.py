@@ -15,6 +15,7 @@ def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalo
     found: dict[str, Any] = {**document(manifest), "checksum": f"sha256:{sha256}", "signature": signature}
     if catalogue is not None:
         found["tableList"] = [_table(table, catalogue) for table in catalogue.engine["tables"]]
+        found["volumeList"] = catalogue.engine.get("files", [])
     return found
 
 
@@ -24,10 +25,13 @@ def in_words(manifest: Manifest, sha256: str, signature: str, catalogue: Catalog
         ("Backup", manifest.backup_id),
         ("Tenant", f"{manifest.tenant.namespace}/{manifest.tenant.name} (slug {manifest.tenant.slug})"),
         ("Signature", signature),
-        ("Rows are from", f"{manifest.times.snapshot} ({manifest.consistency})"),
+        *_moments(manifest),
         ("Made", f"{manifest.times.started} to {manifest.times.completed}, by version {manifest.writer}"),
-        ("Server", f"{manifest.server.engine} {manifest.server.version}"),
-        ("Contents", f"{manifest.tables} tables, {manifest.rows} rows, {_modules(manifest)}"),
+        ("Server", f"{manifest.server.engine} {manifest.server.version}".strip() or "none"),
+        (
+            "Contents",
+            f"{manifest.tables} tables, {manifest.rows} rows, {_files(manifest)}{_modules(manifest)}",
+        ),
         ("Read", console.size(manifest.bytes.logical)),
         (
             "Stored",
@@ -38,7 +42,27 @@ def in_words(manifest: Manifest, sha256: str, signature: str, catalogue: Catalog
         ("Checksum", f"sha256:{sha256}"),
     ]
     text = "\n".join(f"{head + ':':15}{value}" for head, value in lines)
-    return text if catalogue is None else f"{text}\n\n{_tables(catalogue)}"
+    if catalogue is None:
+        return text
+    return "\n\n".join(
+        [text, *([_tables(catalogue)] if manifest.server.engine else []), *_volumes(catalogue)]
+    )
+
+
+def _moments(manifest: Manifest) -> list[tuple[str, str]]:
+    files = manifest.files
+    rows = [("Rows are from", f"{manifest.times.snapshot} ({manifest.consistency})")]
+    return (rows if manifest.server.engine else []) + (
+        [("Files read", f"{files.read_from} to {files.read_to}")] if files.read_from else []
+    )
+
+
+def _files(manifest: Manifest) -> str:
+    files = manifest.files
+    if not files.read_from:
+        return ""
+    changed = f" ({files.changed} changed while they were read)" if files.changed else ""
+    return f"{files.count} files{changed}, "
 
 
 def _modules(manifest: Manifest) -> str:
@@ -61,6 +85,21 @@ def _tables(catalogue: Catalogue) -> str:
         left_out = "rows left out" if told["withoutRows"] else ", ".join(told["excludedColumns"])
         rows.append([told["name"], str(told["rows"]), console.size(told["bytes"]), left_out or "-"])
     return console.table(("TABLE", "ROWS", "BYTES", "EXCLUDED"), rows)
+
+
+def _volumes(catalogue: Catalogue) -> list[str]:
+    heads = ("VOLUME", "FILES", "BYTES", "CHANGED", "SKIPPED")
+    rows = [
+        [
+            volume["name"],
+            str(volume["files"]),
+            console.size(volume["bytes"]),
+            str(volume["changed"]["count"]),
+            str(volume["skipped"]["count"]),
+        ]
+        for volume in catalogue.engine.get("files", ())
+    ]
+    return [console.table(heads, rows)] if rows else []
 
 
 def _table(table: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:

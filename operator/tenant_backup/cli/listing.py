@@ -63,6 +63,7 @@ def described(backup: Kept) -> dict[str, Any]:
         },
         "tables": manifest.tables,
         "rows": manifest.rows,
+        "files": manifest.files.count,
         "partial": manifest.partial,
         "signature": console.SIGNATURE[backup.signed],
     }
@@ -70,14 +71,14 @@ def described(backup: Kept) -> dict[str, Any]:
 
 def backups_table(found: list[Kept]) -> str:
     """Show backups to people."""
-    heads = ("BACKUP", "COMPLETED", "SIZE", "ADDED", "TABLES", "ROWS", "SIGNATURE")
+    heads = ("BACKUP", "COMPLETED", "SIZE", "ADDED", "TABLES", "ROWS", "FILES", "SIGNATURE")
     return console.table(heads, [_row(backup) for backup in found])
 
 
 def _row(backup: Kept) -> list[str]:
     manifest, signature = backup.manifest, console.SIGNATURE[backup.signed]
     if manifest is None:
-        return [backup.backup_id, "unreadable", "-", "-", "-", "-", signature]
+        return [backup.backup_id, "unreadable", "-", "-", "-", "-", "-", signature]
     sizes = [console.size(manifest.bytes.stored), console.size(manifest.bytes.added)]
     return [
         backup.backup_id,
@@ -85,6 +86,7 @@ def _row(backup: Kept) -> list[str]:
         *sizes,
         str(manifest.tables),
         str(manifest.rows),
+        str(manifest.files.count),
         signature,
     ]
 

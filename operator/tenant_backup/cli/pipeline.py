@@ -69,6 +69,7 @@ class Mounts:
 
     secrets: Path
     volume: Path | None  # of a volume store
+    files: Path | None = None  # a folder for each of the tenant's volumes
 
 
 Watch = Callable[[Sequence[Running]], None]  # called every few hundredths of a second
@@ -83,6 +84,7 @@ def run(
 ) -> dict[str, Ended]:
     """Run the stages of each step side by side, one step after the other as long as all end well.
 
+    A stage of a volume has the volume's name behind its own and a space.
     `folder` is new, and private. Whatever ends this function ends the stages first.
     """
     if len(os.fsencode(folder)) + len(_LONGEST) > _SOCKET_PATH:
@@ -129,20 +131,22 @@ def _lay_out(folder: Path, mounts: Mounts) -> None:
     (folder / "secrets").symlink_to(mounts.secrets)
     if mounts.volume is not None:
         (folder / "store").symlink_to(mounts.volume)
+    if mounts.files is not None:
+        (folder / "files").symlink_to(mounts.files)
 
 
 def _start(stage: str, job: jobs.Job, folder: Path) -> Running:
-    own = folder / stage
+    own = folder / stage.replace(" ", "-")
     for name in ("dev", "scratch"):
         (own / name).mkdir(parents=True)
-    for name in ("run", "spool", "store", "secrets"):
+    for name in ("run", "spool", "store", "secrets", "files"):
         (own / name).symlink_to(folder / name)
     (own / "dev" / "termination-log").touch()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_OWN_VARIABLES)}
     environment = {jobs.ENVIRONMENT_VARIABLE: jobs.to_json(job), "TENANT_BACKUP_ROOT": str(own)}
     with (own / "stdout").open("wb") as output, (own / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tenant_backup.stages", stage],
+            [sys.executable, "-m", "tenant_backup.stages", *stage.split()],
             env=inherited | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

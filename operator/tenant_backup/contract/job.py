@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 ENVIRONMENT_VARIABLE = "TENANT_BACKUP_JOB"
 
+Contents = Literal["Database", "Files", "All"]  # of what a tenant has
+
 
 @dataclass(frozen=True)
 class Tenant:
@@ -30,7 +32,7 @@ class Tenant:
 class Database:
     """Where the rows live. Credentials are files: {SECRETS}/database/{username,password}."""
 
-    engine: Literal["PostgreSQL", "MariaDB"]
+    engine: Literal["PostgreSQL", "MariaDB", ""]  # "": of NO_DATABASE
     host: str
     port: int
     name: str
@@ -38,6 +40,21 @@ class Database:
     connections: int = 4
     secret: str = ""  # name of the Secret, for messages only
     admin_secret: str = ""  # likewise; empty: the Tenant names none
+
+
+NO_DATABASE = Database("", "", 0, "")  # in a job that is about files alone
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume with files of the tenant. One container mounts it, at {FILES}/{name}, as this user."""
+
+    name: str  # in the Tenant's spec.files
+    claim: str  # PersistentVolumeClaim
+    user: int
+    group: int
+    groups: list[int] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)  # patterns
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,7 @@ class Backup:
     backup_id: str  # wished for: slug + creationTimestamp; `prepare` may add -2
     name: str  # of the TenantBackup
     tenant: Tenant
-    database: Database
+    database: Database  # NO_DATABASE: none is read
     store: Store
     recipients: list[str]  # age1… public keys; none with encryption None
     encryption: Literal["Age", "None"] = "Age"
@@ -94,6 +111,8 @@ class Backup:
     mode: Literal["Incremental", "Full"] = "Incremental"  # Full: refer to nothing of earlier backups
     max_run_seconds: int = 86400  # from `prepare` to the commit: older packs are safe for so long
     adopt: str = ""  # whose prefix may be taken over: a cluster id, and more words to do it another time
+    contents: Contents = "All"  # what was asked for
+    files: list[Volume] = field(default_factory=list)  # to be read
 
 
 @dataclass(frozen=True)
@@ -105,7 +124,7 @@ class Restore:
     strategy: Literal["NewDatabase", "Replace"]
     source: Tenant  # whose backup
     tenant: Tenant  # into whose server
-    database: Database  # the target tenant's own database (live)
+    database: Database  # the target tenant's own database (live); NO_DATABASE: none is restored
     target_database: str  # NewDatabase: the name to create; Replace: the live name
     store: Store
     backup_id: str
@@ -115,6 +134,7 @@ class Restore:
     identity_secret: str = ""  # for messages
     exclude_columns: list[Column] = field(default_factory=list)  # the tenant's present policy
     deadline_seconds: int = 21600
+    files: list[Volume] = field(default_factory=list)  # to be filled, each with what has its name
 
 
 @dataclass(frozen=True)
@@ -193,6 +213,7 @@ class Inspect:
     tenant: Tenant  # whose it has to be; only the cluster may be another
     store: Store
     modules: list[str] = field(default_factory=list)  # sorted: what it has to be limited to
+    contents: Contents = "All"  # what it has to be a backup of
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ SPOOL = ROOT / "spool"  # emptyDir, archive+upload or download+open: a few packs
 SCRATCH = ROOT / "scratch"  # emptyDir in memory, one per container: passfile, pg_dump output
 SECRETS = ROOT / "secrets"  # one read-only mount per Secret, optional: the stage says KeyMissing
 VOLUME = ROOT / "store"  # the volume of a volume store
+FILES = ROOT / "files"  # the tenant's volumes with files, each in the one container that needs it
 
 DATABASE = "database"  # username, password
 DATABASE_CA = "database-ca"  # ca.crt
@@ -25,10 +26,10 @@ STORE_CA = "store-ca"  # ca.crt
 KEYS = "keys"  # indexKey (32 bytes), signingKey (Ed25519 seed, 32 bytes)
 IDENTITY = "identity"  # identity: one line AGE-SECRET-KEY-1…
 
-ARCHIVE_SOCKET = "archive.sock"  # dump -> archive
+ARCHIVE_SOCKET = "archive.sock"  # dump, gather -> archive
 UPLOAD_SOCKET = "upload.sock"  # archive -> upload
 DOWNLOAD_SOCKET = "download.sock"  # open, examine -> download
-OPEN_SOCKET = "open.sock"  # load -> open
+OPEN_SOCKET = "open.sock"  # load, place -> open
 PREPARED = "prepared.json"  # prepare -> archive, upload
 BASE = "base"  # below SPOOL, prepare -> archive: manifest and index packs of an earlier backup
 

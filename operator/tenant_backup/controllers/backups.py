@@ -7,8 +7,8 @@ from datetime import datetime
 
 from tenant_backup.api import BackupStore, Tenant, TenantBackup
 from tenant_backup.api.references import FINALIZER
-from tenant_backup.cluster import BACKUP, STORE, TENANT, Cluster, Object
-from tenant_backup.decisions.backup import is_at_work, wants_to_start
+from tenant_backup.cluster import BACKUP, POD, STORE, TENANT, Cluster, Object
+from tenant_backup.decisions.backup import is_at_work, volumes_to_read, wants_to_start
 from tenant_backup.decisions.expiry import expires_at
 from tenant_backup.decisions.observed import BackupSeen, JobSeen, Sibling
 from tenant_backup.decisions.queue import Place, steady
@@ -43,7 +43,22 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
         comparable=_comparable(look.roster, backup),
         before=_before(look.roster, document),
     )
-    return replace(seen, place=_place(look.admission, seen, now))
+    seen = replace(seen, place=_place(look.admission, seen, now))
+    return replace(seen, node=await _node(look.cluster, seen))
+
+
+async def _node(cluster: Cluster, seen: BackupSeen) -> str:
+    """Return where a pod runs that uses a volume to be read: one that is ReadWriteOnce is there only."""
+    claims = {volume.claim for volume in volumes_to_read(seen)}
+    if not claims or seen.place or not wants_to_start(seen):
+        return ""
+    pods = await cluster.list(POD, seen.backup.metadata.namespace, fields="status.phase=Running")
+    return min((pod["spec"]["nodeName"] for pod in pods if claims & _claims(pod)), default="")
+
+
+def _claims(pod: Object) -> set[str]:
+    mounted = [volume.get("persistentVolumeClaim", {}) for volume in pod["spec"].get("volumes", ())]
+    return {claim["claimName"] for claim in mounted if claim}
 
 
 def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | None:
@@ -62,9 +77,11 @@ def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | Non
 def _comparable(roster: Roster, backup: TenantBackup) -> tuple[BackupSummary, ...]:
     """Return the backups that tell what is usual for this one."""
     metadata, spec = backup.metadata, backup.spec
-    alike = (spec.store_ref.name, tuple(sorted(spec.modules)))
+    alike = (spec.store_ref.name, spec.contents, tuple(sorted(spec.modules)))
     found = roster.of_tenant(metadata.namespace, spec.tenant_ref.name)
-    return tuple(one for one in found if (one.store, one.modules) == alike and one.uid != metadata.uid)
+    return tuple(
+        one for one in found if (one.store, one.contents, one.modules) == alike and one.uid != metadata.uid
+    )
 
 
 def _before(roster: Roster, document: Object) -> str:

@@ -133,11 +133,15 @@ class Look:
             return known
         container = PROGRESS.get(job["metadata"]["labels"].get(labels.PURPOSE, ""), "")
         pod = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]
-        if container:
+        if container in _names(job):
             lines = await self.cluster.log_tail(pod["namespace"], pod["name"], container, _LOG_LINES)
             known = _progress_of(lines) or known
         self._progress[uid] = (now, known)
         return known
+
+
+def _names(job: Object) -> list[str]:
+    return [container["name"] for container in job["spec"]["template"]["spec"]["containers"]]
 
 
 def _pods_of(job: Object, pods: list[Object]) -> list[Object]:

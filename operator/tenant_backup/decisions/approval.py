@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from tenant_backup.contract.reasons import Reason
 
+from . import described
 from .instants import rfc3339
 from .observed import RestoreSeen
 from .verdicts import Stalled, Verdict
@@ -29,9 +30,10 @@ def replacing_is_approved(seen: RestoreSeen, now: datetime) -> Verdict | None:
 
 def _problem(seen: RestoreSeen, now: datetime) -> str | None:
     assert seen.tenant
-    live, approval = seen.tenant.spec.database.name, seen.restore.spec.approval
+    live, approval = described.database(seen.tenant).name, seen.restore.spec.approval
     if approval is None:
-        return f"Replace will swap database {live} for the restored one"
+        files = " and leave its files as they are" if seen.tenant.spec.files else ""
+        return f"Replace will swap database {live} for the restored one{files}"
     confirm = approval.confirm
     if confirm.database != live:
         return f"approval.confirm.database is {confirm.database}, but the live database is {live}"
@@ -44,7 +46,7 @@ def _problem(seen: RestoreSeen, now: datetime) -> str | None:
 
 def _command(seen: RestoreSeen) -> str:
     assert seen.tenant
-    metadata, live = seen.restore.metadata, seen.tenant.spec.database.name
+    metadata, live = seen.restore.metadata, described.database(seen.tenant).name
     # The moment is the shell's: a fixed one would change the message, and so the status, all the time.
     expires = f"$(date -u -d '+{SUGGESTED.seconds // 3600} hour' +%FT%TZ)"
     document = {"spec": {"approval": {"confirm": {"database": live, "expires": expires}}}}

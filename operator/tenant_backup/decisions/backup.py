@@ -21,10 +21,10 @@ from .imported import decide_imported
 from .instants import duration, parse, rfc3339, size
 from .names import backup_id, job_name
 from .observed import BackupSeen, Ended, JobSeen
-from .plan import Action, Announce, HoldData, Plan, Run, Subject
+from .plan import Action, Announce, HoldData, Plan, Run, Secrets, Subject
 from .queue import REFRESH, queue_status
 from .runs import Course, follow, newest, of_purpose, recorded, start
-from .summaries import FINISHED
+from .summaries import FINISHED, weighed
 from .tenant import how_to_make_a_key, readable_by_somebody
 from .unusual import Figures, as_condition, unusual
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
@@ -67,6 +67,13 @@ def wants_to_start(seen: BackupSeen) -> bool:
     return not is_at_work(seen) and all(check(seen) is None for check in _CHECKS)
 
 
+def volumes_to_read(seen: BackupSeen) -> list[contract.Volume]:
+    """Return the volumes whose files it is of."""
+    if seen.tenant is None or seen.backup.spec.contents == "Database":
+        return []
+    return described.volumes(seen.tenant)
+
+
 def is_at_work(seen: BackupSeen) -> bool:
     """Whether a Job of it may use the database now."""
     return bool(of_purpose(seen.jobs, "backup")) and seen.status.get("state") not in FINISHED
@@ -92,6 +99,18 @@ def somebody_can_read_it(seen: BackupSeen) -> Verdict | None:
     name = seen.tenant.metadata.name
     wait_for = (Ref("Tenant", seen.tenant.metadata.namespace, name),)
     return Stalled(Reason.KEY_MISSING, f"Tenant {name}: {how_to_make_a_key(name)}", None, wait_for)
+
+
+def its_contents_are_there(seen: BackupSeen) -> Verdict | None:
+    """A backup of the files of a tenant that has none would be empty, and look like one."""
+    assert seen.tenant
+    contents, spec, name = seen.backup.spec.contents, seen.tenant.spec, seen.tenant.metadata.name
+    missing = "database" if contents == "Database" and spec.database is None else ""
+    missing = missing or ("files" if contents == "Files" and not spec.files else "")
+    if not missing:
+        return None
+    message = f"Tenant {name} has no spec.{missing}, and contents is {contents}: add them, or choose All"
+    return Stalled(Reason.INVALID_SPEC, message, None, (Ref("Tenant", seen.tenant.metadata.namespace, name),))
 
 
 def its_modules_are_known(seen: BackupSeen) -> Verdict | None:
@@ -148,6 +167,7 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     its_tenant_is_there,
     its_store_is_there,
     somebody_can_read_it,
+    its_contents_are_there,
     its_modules_are_known,
     it_ends_before_its_packs_may_be_collected,
     its_tenant_has_keys,
@@ -166,11 +186,12 @@ def _run(seen: BackupSeen) -> Run:
         job=_job(seen),
         subject=Subject.of(seen.backup),
         tenant=tenant.metadata.name,
-        secrets=described.database_secrets(tenant)
+        secrets=(Secrets() if seen.backup.spec.contents == "Files" else described.database_secrets(tenant))
         | described.store_secrets(store)
         | described.key_secrets(tenant),
         claim=described.claim(store),
         deadline=duration_seconds(seen.backup.spec.deadline),
+        node=seen.node,
     )
 
 
@@ -179,12 +200,13 @@ def _job(seen: BackupSeen) -> contract.Backup:
     assert tenant
     assert store
     assert backup.metadata.creation_timestamp
+    contents = backup.spec.contents
     return contract.Backup(
         uid=backup.metadata.uid,
         backup_id=backup_id(tenant.slug, backup.metadata.creation_timestamp),
         name=backup.metadata.name,
         tenant=described.tenant(tenant, seen.platform.cluster_id),
-        database=described.database(tenant),
+        database=contract.NO_DATABASE if contents == "Files" else described.database(tenant),
         store=described.store(store),
         recipients=described.recipients(tenant, store),
         encryption=tenant.spec.encryption.mode,
@@ -199,6 +221,8 @@ def _job(seen: BackupSeen) -> contract.Backup:
         read_rate=described.read_rate(tenant),
         upload_rate=described.upload_rate(store),
         verify=backup.spec.verification == "Checksum",  # Contents needs a Job that has the identity
+        contents=contents,
+        files=volumes_to_read(seen),
     )
 
 
@@ -319,9 +343,9 @@ def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     facts = dict(ended.facts)
     taken = ("backupId", "location", "checksum", "encryption", "consistency", "bytes")
     fields = {key: facts[key] for key in taken if facts.get(key) is not None}
-    counted = {key: facts[key] for key in ("tables", "rows") if facts.get(key) is not None}
-    modules = {"modules": list(seen.backup.spec.modules)} if seen.backup.spec.modules else {}
-    fields["contents"] = counted | modules
+    fields["contents"] = _counted(facts)
+    if seen.backup.spec.modules:
+        fields["contents"]["modules"] = list(seen.backup.spec.modules)
     sizes = facts.get("bytes", {})
     fields |= {
         name: size(sizes[key]) for name, key in (("size", "stored"), ("added", "added")) if key in sizes
@@ -333,7 +357,16 @@ def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     elif fields["health"] == "Corrupt":
         # Not completed: a Job that has the index key follows and says which tables are hit.
         fields["verification"] = facts["verification"]
+    fields["health"] = weighed(fields["health"], fields["contents"])
     return fields
+
+
+def _counted(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is in the backup, in numbers."""
+    files = facts.get("files", {})
+    of_files = {"files": "count", "changedFiles": "changed", "skippedFiles": "skipped"}
+    counted = {key: facts[key] for key in ("tables", "rows") if facts.get(key) is not None}
+    return counted | {key: files[name] for key, name in of_files.items() if files.get(name)}
 
 
 def _state(verdict: Verdict, status: dict[str, Any]) -> str:

@@ -20,8 +20,10 @@ def tenant(tenant: Tenant, cluster_id: str) -> contract.Tenant:
 
 
 def database(tenant: Tenant) -> contract.Database:
-    """Return where the rows live."""
+    """Return where the rows live; NO_DATABASE when the tenant has files alone."""
     spec = tenant.spec.database
+    if spec is None:
+        return contract.NO_DATABASE
     admin = spec.admin_credentials_secret_ref
     return contract.Database(
         engine=spec.engine,
@@ -33,6 +35,21 @@ def database(tenant: Tenant) -> contract.Database:
         secret=spec.credentials_secret_ref.name,
         admin_secret=admin.name if admin else "",
     )
+
+
+def volumes(tenant: Tenant) -> list[contract.Volume]:
+    """Return where files live."""
+    return [
+        contract.Volume(
+            name=files.name,
+            claim=files.persistent_volume_claim.claim_name,
+            user=files.security_context.run_as_user,
+            group=files.security_context.run_as_group,
+            groups=list(files.security_context.supplemental_groups),
+            exclude=list(files.exclude),
+        )
+        for files in tenant.spec.files
+    ]
 
 
 def excluded_columns(tenant: Tenant) -> list[contract.Column]:
@@ -74,7 +91,7 @@ def recipients(tenant: Tenant, store: BackupStore) -> list[str]:
 
 def read_rate(tenant: Tenant) -> int:
     """Return how many bytes per second a backup may read; 0 is no limit."""
-    rate = tenant.spec.database.read_rate
+    rate = tenant.spec.database.read_rate if tenant.spec.database else None
     return quantity_bytes(rate) if rate else 0
 
 
@@ -90,8 +107,10 @@ def claim(store: BackupStore) -> str:
 
 
 def database_secrets(tenant: Tenant) -> Secrets:
-    """Return the names of the Secrets a stage needs that reads the tenant's database."""
+    """Return the names of the Secrets a stage needs that reads the tenant's database, if it has one."""
     spec = tenant.spec.database
+    if spec is None:
+        return Secrets()
     ca = spec.tls.ca_secret_ref if spec.tls else None
     return Secrets(database=spec.credentials_secret_ref.name, database_ca=ca.name if ca else "")
 
@@ -129,7 +148,8 @@ def collector_secrets(store: BackupStore) -> Secrets:
 
 def admin_secret(tenant: Tenant) -> str:
     """Return the name of the Secret that may create and rename databases, else nothing."""
-    reference = tenant.spec.database.admin_credentials_secret_ref
+    database = tenant.spec.database
+    reference = database.admin_credentials_secret_ref if database else None
     return reference.name if reference else ""
 
 

@@ -70,8 +70,8 @@ def _why_it_stays(seen: BackupSeen) -> Fact | None:
     if newer and me.uid not in indispensable(mates):
         return None
     message = (
-        "its data stays until a newer backup of the same tenant and modules in the same store is good and"
-        " verified; delete this object to have it gone now"
+        "its data stays until a newer backup of the same tenant, contents and modules in the same store is"
+        " good and verified; delete this object to have it gone now"
     )
     return Fact("Expired", "False", Reason.NEWEST_GOOD, message)
 

@@ -49,9 +49,12 @@ def import_of(store: BackupStore, tenant: str, found: Status, now: datetime) -> 
         "verification": "None",
         "deletionPolicy": "Retain",
     }
-    modules = {"modules": found["modules"]} if found.get("modules") else {}
+    if found.get("modules"):
+        spec["modules"] = found["modules"]
+    if found["contents"] != "All":
+        spec["contents"] = found["contents"]
     labels = {LABEL_TENANT: shortened(tenant)}
-    return ImportBackup(name_of(name, backup_id), labels, spec | modules, status_of(found, name, 1, now))
+    return ImportBackup(name_of(name, backup_id), labels, spec, status_of(found, name, 1, now))
 
 
 def status_of(found: Status, store: str, generation: int, now: datetime) -> dict[str, Any]:
@@ -60,7 +63,6 @@ def status_of(found: Status, store: str, generation: int, now: datetime) -> dict
     assert began
     assert ended
     verdict = Done(Reason.SUCCEEDED, f"{found['id']} was found in BackupStore {store}; {_CHECKED_LATER}")
-    modules = {"modules": list(found["modules"])} if found.get("modules") else {}
     return {
         "state": "Succeeded",
         "health": "Unknown",
@@ -72,7 +74,11 @@ def status_of(found: Status, store: str, generation: int, now: datetime) -> dict
         "bytes": dict(found["bytes"]),
         "size": size(found["bytes"]["stored"]),
         "added": size(found["bytes"]["added"]),
-        "contents": {"tables": found["tables"], "rows": found["rows"], **modules},
+        "contents": {
+            "tables": found["tables"],
+            "rows": found["rows"],
+            **{key: found[key] for key in _IF_THERE if found.get(key)},
+        },
         "startedAt": rfc3339(began),
         "completedAt": rfc3339(ended),
         "duration": duration((ended - began).total_seconds()),
@@ -81,6 +87,7 @@ def status_of(found: Status, store: str, generation: int, now: datetime) -> dict
     }
 
 
+_IF_THERE = ("files", "changedFiles", "skippedFiles", "modules")
 _CHECKED_LATER = "its signature is checked when it is verified or restored"
 
 
@@ -133,6 +140,7 @@ def _run(seen: BackupSeen, attempt: int) -> Run:
             tenant=contract.Tenant(seen.platform.cluster_id, backup.metadata.namespace, tenant, slug),
             store=described.store(store),
             modules=sorted(backup.spec.modules),
+            contents=backup.spec.contents,
         ),
         subject=Subject.of(backup),
         tenant=tenant,

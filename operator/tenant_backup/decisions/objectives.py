@@ -68,7 +68,8 @@ def whole(backups: Iterable[BackupSummary]) -> list[Data]:
     found = [
         Data(backup.name, backup.started, backup.completed)
         for backup in backups
-        if backup.good and not backup.modules and backup.started and backup.completed
+        if backup.good and backup.started and backup.completed
+        if backup.contents == "All" and not backup.modules
     ]
     return sorted(found, key=lambda data: data.of, reverse=True)
 

@@ -150,9 +150,10 @@ class BackupSeen:
     terminating: bool = False  # the namespace or the kind itself is going away
     place: Place | None = None  # in the queue; None: its turn has come, or it does not want one yet
     siblings: tuple[Sibling, ...] = ()
-    comparable: tuple[BackupSummary, ...] = ()  # others of the same tenant, store and modules
+    comparable: tuple[BackupSummary, ...] = ()  # others of the same tenant, store, contents and modules
     before: str = ""  # its schedule's backup of the tenant that runs now
     line: tuple[BackupSummary, ...] = ()  # all backups of the tenant, read afresh when it is to expire
+    node: str = ""  # of a pod that uses one of its volumes; looked for when it starts
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Run:
     generation: int = 0  # of the spec, where each has a Job of its own
     attempt: int = 1  # which Job this is, where the operator itself tries again
     owner: Subject | None = None  # with whom it goes instead
+    node: str = ""  # where its pod is best, because a volume is in use there
 
 
 @dataclass(frozen=True)

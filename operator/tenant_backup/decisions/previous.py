@@ -99,12 +99,13 @@ def _course(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], now: dat
 def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: int) -> Run:
     tenant, metadata = seen.tenant, seen.restore.metadata
     assert tenant
+    database = described.database(tenant)
     job = contract.Swap(
         uid=metadata.uid,
         name=metadata.name,
         action=action,
-        database=described.database(tenant),
-        target_database=tenant.spec.database.name,
+        database=database,
+        target_database=database.name,
     )
     return Run(
         name=job_name(metadata.name, metadata.uid, "swap", _ATTEMPT_KEY[action], attempt),

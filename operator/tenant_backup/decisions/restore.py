@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -102,6 +103,43 @@ def everything_is_in_the_backup(seen: RestoreSeen, _now: datetime) -> Verdict | 
     return Failed(Reason.PARTIAL_BACKUP, message)
 
 
+def everything_wished_for_is_in_it(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """A backup of files alone has no database, one of the database alone has no files."""
+    assert seen.backup
+    contents, name = seen.backup.spec.contents, seen.backup.metadata.name
+    if contents == "Files" and _restores_database(seen):
+        message = (
+            f"TenantBackup {name} has files only; use NewDatabase with target.files, without target.database"
+        )
+        return Failed(Reason.PARTIAL_BACKUP, message)
+    if contents == "Database" and seen.restore.spec.target.files:
+        message = (
+            f"TenantBackup {name} has the database only; name a backup with files, or remove target.files"
+        )
+        return Failed(Reason.PARTIAL_BACKUP, message)
+    return None
+
+
+def the_tenant_has_what_is_restored(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """It says on which server a database is made, and as whom files are written."""
+    assert seen.tenant
+    spec, name = seen.tenant.spec, seen.tenant.metadata.name
+    if _restores_database(seen) and spec.database is None:
+        message = (
+            f"Tenant {name} has no spec.database, so there is no server to restore a database on: add it"
+        )
+        return Stalled(Reason.INVALID_SPEC, message, None, (_tenant_ref(seen),))
+    known = {files.name for files in spec.files}
+    unknown = sorted({files.name for files in seen.restore.spec.target.files} - known)
+    if not unknown:
+        return None
+    message = (
+        f"Tenant {name} has no {', '.join(unknown)} in spec.files, whose securityContext says who writes;"
+        f" it has: {', '.join(sorted(known)) or 'none'}"
+    )
+    return Stalled(Reason.INVALID_SPEC, message, None, (_tenant_ref(seen),))
+
+
 def the_tenant_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """Whose server is it?"""
     return tenant_is_there(
@@ -118,7 +156,7 @@ def the_store_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
 def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """A restore creates a database beside the live one."""
     assert seen.tenant
-    if described.admin_secret(seen.tenant):
+    if described.admin_secret(seen.tenant) or not _restores_database(seen):
         return None
     name = seen.tenant.metadata.name
     message = (
@@ -131,13 +169,13 @@ def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) 
 def the_new_database_is_not_the_live_one(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """NewDatabase replaces nothing."""
     assert seen.tenant
-    wanted = seen.restore.spec.target.database
+    wanted, files = seen.restore.spec.target.database, seen.restore.spec.target.files
     if seen.restore.spec.strategy == "Replace":
         return None
-    if not wanted:
-        message = "strategy NewDatabase needs target.database, the database to create"
+    if not wanted and not files:
+        message = "strategy NewDatabase needs target.database, the database to create, or target.files"
         return Failed(Reason.INVALID_SPEC, message)
-    if wanted != seen.tenant.spec.database.name:
+    if not wanted or wanted != described.database(seen.tenant).name:
         return None
     message = f"{wanted} is the live database of the Tenant; name another one, or use strategy Replace"
     return Failed(Reason.NAME_TAKEN, message)
@@ -183,7 +221,9 @@ _CHECKS: tuple[_Check, ...] = (
     the_backup_is_good,
     the_backup_is_still_the_one_that_was_resolved,
     everything_is_in_the_backup,
+    everything_wished_for_is_in_it,
     the_tenant_is_there,
+    the_tenant_has_what_is_restored,
     the_store_is_there,
     the_new_database_is_not_the_live_one,
     the_tenant_says_who_may_create_databases,
@@ -199,6 +239,11 @@ def _checks(seen: RestoreSeen) -> tuple[_Check, ...]:
     if "startedAt" in seen.status:
         return tuple(check for check in _CHECKS if check is not replacing_is_approved)
     return _CHECKS
+
+
+def _restores_database(seen: RestoreSeen) -> bool:
+    spec = seen.restore.spec
+    return spec.strategy == "Replace" or spec.target.database is not None
 
 
 def identity_secret(seen: RestoreSeen) -> str:
@@ -223,13 +268,31 @@ def _run(seen: RestoreSeen) -> Run:
         job=_job(seen),
         subject=Subject.of(seen.restore),
         tenant=tenant.metadata.name,
-        secrets=described.database_secrets(tenant)
+        secrets=_database_secrets(seen)
         | described.store_secrets(store)
         | described.key_secrets(tenant)
-        | Secrets(admin=described.admin_secret(tenant), identity=identity_secret(seen)),
+        | Secrets(identity=identity_secret(seen)),
         claim=described.claim(store),
         deadline=duration_seconds(seen.restore.spec.deadline),
     )
+
+
+def _database_secrets(seen: RestoreSeen) -> Secrets:
+    assert seen.tenant
+    if not _restores_database(seen):
+        return Secrets()
+    return described.database_secrets(seen.tenant) | Secrets(admin=described.admin_secret(seen.tenant))
+
+
+def _volumes(seen: RestoreSeen) -> list[contract.Volume]:
+    """Return the volumes to fill: the Tenant's, or those that are named instead."""
+    assert seen.tenant
+    known = {volume.name: volume for volume in described.volumes(seen.tenant)}
+    return [
+        replace(known[files.name], claim=other.claim_name) if other else known[files.name]
+        for files in seen.restore.spec.target.files
+        for other in [files.persistent_volume_claim]
+    ]
 
 
 def _job(seen: RestoreSeen) -> contract.Restore:
@@ -237,14 +300,15 @@ def _job(seen: RestoreSeen) -> contract.Restore:
     assert tenant
     assert store
     who = described.tenant(tenant, seen.platform.cluster_id)
+    database = described.database(tenant) if _restores_database(seen) else contract.NO_DATABASE
     return contract.Restore(
         uid=restore.metadata.uid,
         name=restore.metadata.name,
         strategy=restore.spec.strategy,
         source=who,
         tenant=who,
-        database=described.database(tenant),
-        target_database=restore.spec.target.database or tenant.spec.database.name,
+        database=database,
+        target_database=restore.spec.target.database or database.name,
         store=described.store(store),
         backup_id=str(seen.backup_status["backupId"]),
         manifest_sha256=str(seen.backup_status.get("checksum", "")).removeprefix("sha256:"),
@@ -253,16 +317,25 @@ def _job(seen: RestoreSeen) -> contract.Restore:
         identity_secret=identity_secret(seen),
         exclude_columns=described.excluded_columns(tenant),
         deadline_seconds=duration_seconds(restore.spec.deadline),
+        files=_volumes(seen),
     )
 
 
 def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime) -> Plan:
     verdict = course.verdict
     if isinstance(verdict, Done):
-        target = seen.restore.spec.target.database or "the tenant's database"
-        verdict = Done(Reason.SUCCEEDED, f"{target} holds the backup; rows were counted against its manifest")
+        verdict = Done(Reason.SUCCEEDED, _good_news(seen))
     status = _status(seen, verdict, course, job, now)
     return Plan((*course.actions, *_tell(seen, verdict, status)), status, verdict.retry_in, verdict.wait_for)
+
+
+def _good_news(seen: RestoreSeen) -> str:
+    spec = seen.restore.spec
+    volumes = ", ".join(files.name for files in spec.target.files)
+    files = f"volume {volumes} holds its files, which were counted" if volumes else ""
+    target = spec.target.database or "the tenant's database"
+    rows = f"{target} holds the backup; rows were counted against its manifest"
+    return "; ".join(([rows] if _restores_database(seen) else []) + ([files] if files else []))
 
 
 def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
@@ -314,10 +387,22 @@ def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     facts = ended.facts
     taken = ("restored", "check", "keepLive", "skipped", "previousDatabase")
     fields = {key: facts[key] for key in taken if facts.get(key)}
+    if facts.get("placed"):
+        fields |= _placed(facts["placed"], fields)
     if fields.get("previousDatabase"):
         kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
         fields["undoUntil"] = rfc3339(now + kept)
     return fields
+
+
+def _placed(volumes: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what changes in these fields because files came back, too."""
+    restored = {"bytes": 0, **fields.get("restored", {})}
+    restored["files"] = sum(volume["files"] for volume in volumes.values())
+    restored["bytes"] += sum(volume["bytes"] for volume in volumes.values())
+    told = [f"{name}: {text}" for name, volume in volumes.items() for text in volume["skipped"]]
+    skipped = [*fields.get("skipped", ()), *told]
+    return {"restored": restored} | ({"skipped": skipped} if skipped else {})
 
 
 def _state(verdict: Verdict, status: dict[str, Any]) -> str:

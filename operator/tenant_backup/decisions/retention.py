@@ -1,6 +1,7 @@
 """Which of a schedule's backups may go. Pure, because this is where other people's data is lost.
 
-Backups stand in for each other when they are of the same tenant and modules in the same store: a *line*.
+Backups stand in for each other when they are of the same tenant, contents and modules in the same store: a
+*line*.
 In each line the rules keep the newest good backup of each of the newest hours, days, ISO weeks, months or
 years that have one, as restic's do, by the calendar of the schedule's time zone. Whatever they say, the
 newest good backup of a line stays, and so does the newest verified one.
@@ -17,7 +18,7 @@ from tenant_backup.api.values import duration_seconds
 
 from .summaries import BackupSummary
 
-Line = tuple[str, str, str, tuple[str, ...]]
+Line = tuple[str, str, str, str, tuple[str, ...]]
 
 _BUCKETS: tuple[tuple[str, Callable[[datetime], object]], ...] = (
     ("keep_last", lambda _local: object()),  # each backup is a bucket of its own
@@ -32,7 +33,7 @@ _BUCKETS: tuple[tuple[str, Callable[[datetime], object]], ...] = (
 
 def line_of(backup: BackupSummary) -> Line:
     """Return what backups have in common that can stand in for each other."""
-    return (backup.namespace, backup.tenant, backup.store, backup.modules)
+    return (backup.namespace, backup.tenant, backup.store, backup.contents, backup.modules)
 
 
 def indispensable(backups: Iterable[BackupSummary]) -> set[str]:

@@ -163,6 +163,8 @@ def _creation(seen: ScheduleSeen, turn: Turn, good: BackupSummary | None) -> Cre
         "compression": {"level": template.compression.level},
         "verification": template.verification,
     }
+    if template.contents != "All":
+        spec["contents"] = template.contents
     if template.modules:
         spec["modules"] = list(template.modules)
     labels = {LABEL_SCHEDULE: schedule, LABEL_TENANT: turn.tenant, LABEL_SLOT: slot_label(turn.slot)}

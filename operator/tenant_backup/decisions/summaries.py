@@ -39,7 +39,7 @@ class BackupSummary:
     schedule: str  # "" when no schedule made it
     slot: datetime | None  # of the schedule
     created: datetime
-    modules: tuple[str, ...]  # empty: everything is in it
+    modules: tuple[str, ...]  # empty: all rows are in it
     mode: str
     state: str  # "" while nobody looked at it
     reason: str  # of its headline condition
@@ -58,6 +58,7 @@ class BackupSummary:
     trouble: str = ""  # why the run failed, or the verification
     requested_by: str = ""
     retained: bool = False  # deletionPolicy Retain: its data outlives the object
+    contents: str = "All"  # of what the tenant had
     awaited: bool = False  # a verification of it is to be done, or under way
     level: str = ""  # of its last verification
     answered: str = ""  # the last value of annotation tenantbackup.dev/verify that was acted on
@@ -115,10 +116,16 @@ def of_backup(document: Document) -> BackupSummary:
         trouble=_trouble(status),
         requested_by=intern(status.get("requestedBy", "")),
         retained=spec.get("deletionPolicy") == "Retain",
+        contents=intern(spec.get("contents", "All")),
         awaited=is_awaited(spec, metadata, status),
         level=intern(done.get("level", "")),
         answered=intern(done.get("requested", "")),
     )
+
+
+def weighed(health: str, contents: Document) -> str:
+    """Return the health of a backup whose data was found so: files may have changed while they were read."""
+    return "Degraded" if health == "Healthy" and contents.get("changedFiles") else health
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class TenantSummary:
     version: int
     created: datetime
     labels: Mapping[str, str]
-    server: str  # host:port of its database; what a budget per server counts
+    server: str  # host:port of its database, else its own; what a budget per server counts
     ready: bool | None  # None: not known yet
     recovery_point: int | None  # seconds, of spec.objectives
     objectives_met: bool | None  # None: it has none, or nobody looked yet
@@ -161,13 +168,19 @@ def of_tenant(document: Document) -> TenantSummary:
         version=int(metadata["resourceVersion"]),
         created=parse(metadata["creationTimestamp"]) or datetime.now(UTC),
         labels={intern(key): intern(value) for key, value in metadata.get("labels", {}).items()},
-        server=intern(server_of(metadata["namespace"], database.get("host", ""), _port(database))),
+        server=intern(_server(metadata, database)),
         ready=_holds(status, "Ready"),
         recovery_point=duration_seconds(point) if point else None,
         objectives_met=_holds(status, "ObjectivesMet"),
         removing="deletionTimestamp" in metadata,
         missed=_begun(status, "ObjectivesMet"),
     )
+
+
+def _server(metadata: Document, database: Document) -> str:
+    if not database:
+        return f"volumes of {metadata['namespace']}/{metadata['name']}"
+    return server_of(metadata["namespace"], database.get("host", ""), _port(database))
 
 
 def _port(database: Document) -> int:
@@ -358,5 +371,5 @@ def _slot(labels: Document) -> datetime | None:
 
 def _verified(status: Document) -> datetime | None:
     """Return when it was last found Healthy; a verification that could not be done says nothing."""
-    healthy = status.get("health") == "Healthy"
+    healthy = status.get("health") == weighed("Healthy", status.get("contents", {}))
     return parse(status.get("verification", {}).get("healthyAt")) if healthy else None

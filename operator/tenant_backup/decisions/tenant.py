@@ -130,10 +130,18 @@ def this_spec_was_found_ready(seen: TenantSeen) -> Verdict | None:
     return Done(Reason.READY, str(ready["message"]))
 
 
+def there_is_no_database_to_look_at(seen: TenantSeen) -> Verdict | None:
+    """Whether files can be read says the first backup, which reads them all."""
+    if seen.tenant.spec.database is not None:
+        return None
+    return Done(Reason.SUCCEEDED, "its volumes are read by its backups")
+
+
 _CHECKS: tuple[Callable[[TenantSeen], Verdict | None], ...] = (
     nobody_could_read_the_backups,
     its_keys_were_deleted,
     this_spec_was_found_ready,
+    there_is_no_database_to_look_at,
 )
 
 
@@ -182,6 +190,7 @@ def _lasting(seen: TenantSeen, verdict: Verdict) -> Verdict:
         return Stalled(verdict.reason, verdict.message, verdict.retry_in)
     if isinstance(verdict, Done) and verdict.reason is Reason.SUCCEEDED:
         found = "the database is reachable and everything named in the spec is readable"
+        found = found if seen.tenant.spec.database else "there is no database to look at: " + verdict.message
         readable = seen.tenant.spec.encryption.mode == "None"
         return Done(Reason.READY, found + _NOT_ENCRYPTED if readable else found)
     if isinstance(verdict, Waiting) and verdict.reason is Reason.RUNNING:
@@ -199,6 +208,8 @@ def _status(
         status |= {"signingKey": seen.recovered, "keySecret": secret}
     if seen.keys == "Present" or seen.recovered:
         status["keysReady"] = True
+    if seen.tenant.spec.database is None:
+        status.pop("database", None)
     if facts is not None:
         found = facts.facts.get("database", {})
         status["database"] = {key: found[key] for key in ("version", "sizeBytes", "tables") if key in found}

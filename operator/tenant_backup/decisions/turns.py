@@ -165,7 +165,8 @@ class Board:
         One that a corrected template left behind may wait for ever.
         """
         template = self.schedule.spec.template
-        same = (backup.store, backup.modules) == (template.store_ref.name, tuple(sorted(template.modules)))
+        wanted = (template.store_ref.name, template.contents, tuple(sorted(template.modules)))
+        same = (backup.store, backup.contents, backup.modules) == wanted
         return backup.started is not None or same
 
     def _over(self, turn: Turn, slot: datetime) -> Turn:

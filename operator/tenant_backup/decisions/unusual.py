@@ -32,7 +32,7 @@ class Figures:
 
 
 def unusual(found: Figures, mode: str, earlier: Iterable[BackupSummary]) -> list[Fact]:
-    """Return what is unusual; `earlier` are the backups of the same tenant, store and modules."""
+    """Return what is unusual; `earlier` are the others of the same tenant, store, contents and modules."""
     good = sorted((one for one in earlier if one.good and one.completed), key=_completed, reverse=True)
     rows = _usual(one.rows for one in good)
     logical = _usual(one.logical for one in good)

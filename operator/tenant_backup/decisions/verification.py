@@ -27,6 +27,7 @@ from .names import job_name
 from .observed import BackupSeen, JobSeen
 from .plan import Action, Announce, Audit, Condemn, Plan, RemoveJob, Run, Secrets, Subject
 from .runs import Course, Pauses, again_after_failure, follow, newest, of_purpose, recorded, start
+from .summaries import weighed
 from .verdicts import Done, Failed, Verdict
 from .wishes import Wish, is_scheduled, wish
 
@@ -44,7 +45,9 @@ def committed(seen: BackupSeen, facts: Status, damage: str) -> Done:
     """
     store = seen.backup.spec.store_ref.name
     readable = ", not encrypted" if facts.get("encryption") == "None" else ""
-    message = f"{facts.get('backupId')} is committed to BackupStore {store}{readable}"
+    changed = facts.get("files", {}).get("changed") or facts.get("contents", {}).get("changedFiles")
+    read = f"; {changed} files changed while they were read, the log of its Job names them" if changed else ""
+    message = f"{facts.get('backupId')} is committed to BackupStore {store}{readable}{read}"
     return Done(Reason.SUCCEEDED, f"{message}; {damage}" if damage else message)
 
 
@@ -154,7 +157,7 @@ def _found(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Pla
         return _still_doubted(seen, wanted, course, now)
     health, message = facts["health"], str(facts["verification"]["message"])
     damage = "" if health == "Healthy" else message
-    status = _concluded(seen, wanted, message, now) | {"health": health}
+    status = _concluded(seen, wanted, message, now) | {"health": weighed(health, _contents(seen))}
     if health == "Healthy":
         status["verification"]["healthyAt"] = rfc3339(now)
     metadata = seen.backup.metadata
@@ -178,7 +181,13 @@ def _told(seen: BackupSeen, wanted: Wish, message: str, *, bad: bool) -> tuple[A
 def _a_deeper_look_found_more(seen: BackupSeen, wanted: Wish, facts: Status) -> bool:
     """Whether Checksum is content with what Contents was not: a matching SHA-256 hides a lot."""
     deeper = seen.status.get("verification", {}).get("level") == "Contents" and wanted.level == "Checksum"
-    return deeper and facts["health"] == "Healthy" and seen.status.get("health") in ("Corrupt", "Degraded")
+    known = seen.status.get("health")
+    doubted = known in ("Corrupt", "Degraded") and known != weighed("Healthy", _contents(seen))
+    return deeper and facts["health"] == "Healthy" and doubted
+
+
+def _contents(seen: BackupSeen) -> Status:
+    return dict(seen.status.get("contents", {}))
 
 
 def _still_doubted(seen: BackupSeen, wanted: Wish, course: Course, now: datetime) -> Plan:

@@ -6,11 +6,12 @@ credentials and no key; the one that encrypts holds neither; the one that upload
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from tenant_backup.contract import job as contract
 from tenant_backup.contract import paths
-from tenant_backup.decisions.plan import Purpose
+from tenant_backup.decisions.plan import Purpose, Run
 
 Secret = Literal["database", "database-ca", "admin", "store", "store-ca", "keys", "identity"]
 DATABASE: tuple[Secret, ...] = (paths.DATABASE, paths.DATABASE_CA)  # type: ignore[assignment]
@@ -30,6 +31,17 @@ class Container:
     scratch: bool = False  # private, in memory: passfile, pg_dump output
     volume: Literal["", "ro", "rw"] = ""  # the store's volume, if it is one
     initial: bool = False
+    files: contract.Volume | None = None  # the tenant's volume that it mounts, as its user and group
+
+    @property
+    def name(self) -> str:
+        """Its name in the pod."""
+        return f"{self.stage}-{self.files.name}" if self.files else self.stage
+
+    @property
+    def arguments(self) -> list[str]:
+        """What its stage is told to be."""
+        return [self.stage, self.files.name] if self.files else [self.stage]
 
 
 BACKUP = (
@@ -81,4 +93,19 @@ SPOKESMAN: dict[str, str] = {
     "inspect": "inspect",
     "verify": "examine",
 }
+PLACE = "place"
 PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load", "verify": "examine"}
+
+_GATHER = Container("gather", (), 48, 256, run=True)
+_PLACE = Container(PLACE, (), 48, 256, run=True)
+
+
+def containers_of(run: Run) -> tuple[Container, ...]:
+    """Return the containers of a Job: none for a database it is not about, one for each volume it is."""
+    job, containers = run.job, CONTAINERS[run.purpose]
+    if not isinstance(job, contract.Backup | contract.Restore):
+        return containers
+    alone = () if job.database.engine else ("dump", "load")
+    kept = tuple(container for container in containers if container.stage not in alone)
+    of_volumes = _GATHER if isinstance(job, contract.Backup) else _PLACE
+    return (*kept, *(replace(of_volumes, files=volume) for volume in job.files))

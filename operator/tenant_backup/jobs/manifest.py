@@ -13,7 +13,7 @@ from tenant_backup.contract.reasons import ExitCode
 from tenant_backup.decisions.plan import Run
 
 from . import labels
-from .containers import CONTAINERS, Container
+from .containers import PLACE, Container, containers_of
 
 RUN_SIZE = "16Mi"
 SPOOL_SIZE = "4Gi"  # a limit, taken only as needed: at a terabyte, chunk lists are most of it
@@ -91,10 +91,9 @@ def _failure_rules() -> list[dict[str, Any]]:
 
 
 def _pod(run: Run, runner: Runner) -> dict[str, Any]:
-    containers = CONTAINERS[run.purpose]
+    containers = containers_of(run)
     security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    if run.claim:
-        security |= {"fsGroup": runner.group, "fsGroupChangePolicy": "OnRootMismatch"}
+    security |= _groups(run, runner, containers)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -107,17 +106,39 @@ def _pod(run: Run, runner: Runner) -> dict[str, Any]:
     initial = [_container(one, run, runner) for one in containers if one.initial]
     if initial:
         pod["initContainers"] = initial
+    if run.node:
+        pod["affinity"] = _at_best(run.node)
     if runner.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in runner.pull_secrets]
     return pod
 
 
+def _at_best(node: str) -> dict[str, Any]:
+    # A wish only: what any node may mount can be read anywhere, and a node may be full.
+    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    wish = {"weight": 100, "preference": {"matchFields": fields}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
+
+
+def _groups(run: Run, runner: Runner, containers: tuple[Container, ...]) -> dict[str, Any]:
+    """Return the groups of the pod: those that may use the store's volume, and read the tenant's.
+
+    An fsGroup changes the group of every file on every volume that can be written: never a tenant's.
+    """
+    groups = {group for container in containers if container.files for group in container.files.groups}
+    if run.claim and not any(container.stage == PLACE for container in containers):
+        owned = {"fsGroup": runner.group, "fsGroupChangePolicy": "OnRootMismatch"}
+        return owned | ({"supplementalGroups": sorted(groups)} if groups else {})
+    groups |= {runner.group} if run.claim else set()
+    return {"supplementalGroups": sorted(groups)} if groups else {}
+
+
 def _container(container: Container, run: Run, runner: Runner) -> dict[str, Any]:
     return {
-        "name": container.stage,
+        "name": container.name,
         "image": runner.image,
         "imagePullPolicy": runner.pull_policy,
-        "args": [container.stage],
+        "args": container.arguments,
         "env": _environment(container, run),
         "resources": {
             "requests": {"cpu": "20m", "memory": f"{container.request}Mi"},
@@ -127,11 +148,17 @@ def _container(container: Container, run: Run, runner: Runner) -> dict[str, Any]
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
+            **_user(container),
         },
         "terminationMessagePath": str(paths.TERMINATION_MESSAGE),
         "terminationMessagePolicy": "File",
         "volumeMounts": _mounts(container, run),
     }
+
+
+def _user(container: Container) -> dict[str, int]:
+    volume = container.files
+    return {"runAsUser": volume.user, "runAsGroup": volume.group} if volume else {}
 
 
 def _environment(container: Container, run: Run) -> list[dict[str, str]]:
@@ -147,6 +174,9 @@ def _mounts(container: Container, run: Run) -> list[dict[str, Any]]:
     mounts += [_mount(f"scratch-{container.stage}", paths.SCRATCH)] if container.scratch else []
     if container.volume and run.claim:
         mounts.append(_mount("store-volume", paths.VOLUME, read_only=container.volume == "ro"))
+    if container.files:
+        where = paths.FILES / container.files.name
+        mounts.append(_mount(f"files-{container.files.name}", where, read_only=container.stage != PLACE))
     for secret in container.secrets:
         if _secret_names(run).get(secret):
             mounts.append(_mount(f"secret-{secret}", paths.SECRETS / secret, read_only=True))
@@ -164,10 +194,16 @@ def _volumes(run: Run, containers: tuple[Container, ...]) -> list[dict[str, Any]
     volumes += [_memory(f"scratch-{one.stage}", SCRATCH_SIZE) for one in containers if one.scratch]
     if run.claim:
         volumes.append({"name": "store-volume", "persistentVolumeClaim": {"claimName": run.claim}})
+    volumes += [_files(container.files, container) for container in containers if container.files]
     mounted = {secret for container in containers for secret in container.secrets}
     return volumes + [
         _secret(key, name) for key, name in _secret_names(run).items() if name and key in mounted
     ]
+
+
+def _files(volume: contract.Volume, container: Container) -> dict[str, Any]:
+    claim = {"claimName": volume.claim, "readOnly": container.stage != PLACE}
+    return {"name": f"files-{volume.name}", "persistentVolumeClaim": claim}
 
 
 def _memory(name: str, limit: str) -> dict[str, Any]:

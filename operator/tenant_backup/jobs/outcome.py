@@ -7,7 +7,7 @@ that says something else. A container that was killed says nothing: its exit cod
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from tenant_backup.decisions.instants import parse
 from tenant_backup.decisions.observed import Ended, JobSeen
 
 from . import labels
-from .containers import SPOKESMAN
+from .containers import PLACE, SPOKESMAN
 from .trouble import why_it_cannot_start
 
 _NODE_GONE_AFTER = timedelta(seconds=60)  # a pod that is being deleted for longer has no node to do it
@@ -83,15 +83,21 @@ def how_it_ended(pod: Object, purpose: str) -> Ended:
     answers = [_answer(status) for status in _container_statuses(pod)]
     failures = [(name, result) for name, result in answers if result is not None and not result.ok]
     if _phase(pod) != "Failed" and answers and not failures:
-        facts = next(
-            (result.facts for name, result in answers if result and name == SPOKESMAN.get(purpose)), {}
-        )
-        return Ended(True, facts=facts)
+        return Ended(True, facts=_facts(answers, purpose))
     causes = [result for _name, result in failures if result.reason is not Reason.PEER_FAILED]
     causes.sort(key=_rank)
     if causes:
         return Ended(False, causes[0].reason, causes[0].message, causes[0].retriable)
     return _nobody_said_why(pod)
+
+
+def _facts(answers: Sequence[tuple[str, Result | None]], purpose: str) -> dict[str, Any]:
+    """Return the spokesman's facts, and in `placed` by volume what was restored of files."""
+    good = {name: result.facts for name, result in answers if result}
+    placed = {
+        name.removeprefix(f"{PLACE}-"): facts for name, facts in good.items() if name.startswith(f"{PLACE}-")
+    }
+    return good.get(SPOKESMAN.get(purpose, ""), {}) | ({"placed": placed} if placed else {})
 
 
 def _rank(result: Result) -> int:

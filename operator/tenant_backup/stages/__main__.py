@@ -1,5 +1,7 @@
 """Run one stage: its name is the argument, its job is in the environment, its answer goes to the kubelet.
 
+The stages of a volume have its name as a second argument: each volume has a container of its own.
+
 Imports only the stage asked for: start-up time is on the path of every small backup.
 """
 
@@ -22,11 +24,13 @@ from .wire import failed_flag, hold_life
 STAGES = (
     "prepare",
     "dump",
+    "gather",
     "archive",
     "upload",
     "download",
     "open",
     "load",
+    "place",
     "swap",
     "preflight",
     "probe",
@@ -36,19 +40,20 @@ STAGES = (
     "inspect",
     "examine",
 )
+OF_A_VOLUME = ("gather", "place")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the stage named by the only argument; return its exit code."""
-    if len(arguments) != 1 or arguments[0] not in STAGES:
-        print(f"usage: python -m tenant_backup.stages {{{'|'.join(STAGES)}}}", file=sys.stderr)
+    """Run the stage named by the first argument; return its exit code."""
+    if not arguments or arguments[0] not in STAGES or len(arguments) != 1 + (arguments[0] in OF_A_VOLUME):
+        print(f"usage: python -m tenant_backup.stages {{{'|'.join(STAGES)}}} [VOLUME]", file=sys.stderr)
         print(f"The job is read as JSON from ${jobs.ENVIRONMENT_VARIABLE}.", file=sys.stderr)
         return ExitCode.PERMANENT
-    stage = arguments[0]
+    stage = "-".join(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     if paths.RUN.is_dir():
         hold_life(paths.RUN, stage)
-    result, code = _run(stage)
+    result, code = _run(stage, *arguments)
     if code and paths.RUN.is_dir():
         failed_flag(paths.RUN, stage).write_bytes(encode(result))
     _answer(paths.TERMINATION_MESSAGE, encode(result))
@@ -57,10 +62,10 @@ def main(arguments: list[str]) -> int:
     os._exit(code)
 
 
-def _run(stage: str) -> tuple[Result, int]:
+def _run(stage: str, module: str, *volume: str) -> tuple[Result, int]:
     try:
         job = jobs.from_json(os.environ.get(jobs.ENVIRONMENT_VARIABLE, ""))
-        facts = importlib.import_module(f"tenant_backup.stages.{stage}").run(job)
+        facts = importlib.import_module(f"tenant_backup.stages.{module}").run(job, *volume)
         return Result(True, facts), ExitCode.SUCCESS
     except Failure as failure:
         print(f"{stage}: {failure.reason}: {failure.message}", file=sys.stderr)

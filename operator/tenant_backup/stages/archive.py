@@ -63,9 +63,9 @@ def run(job: Backup) -> dict[str, Any]:
         )
         with contextlib.closing(writer):
             _put_stored_key(keys, prepared["keys"], upload)
-            intake = _Intake(writer, crew, Brake(job.read_rate))
+            intake = _Intake(writer, crew, Brake(job.read_rate), _producers(job))
             intake.receive(server)
-            written = writer.finish(intake.catalogue)
+            written = writer.finish(intake.catalogue())
             crew.wait(upload.is_drained)
             manifest = _describe(job, prepared["backupId"], started, keys, intake, written)
             upload.commit(manifest, manifests.sign(manifest, keys.tenant.signing()))
@@ -140,48 +140,60 @@ class _Upload:
             self._crew.wake()
 
 
-class _Intake:
-    """All that comes from `dump`: one control connection, a data connection per worker."""
+def _producers(job: Backup) -> dict[str, str]:
+    """Return the stages that send something, by volume; what is of no volume is the database's."""
+    dump = {"": "dump"} if job.database.engine else {}
+    return dump | {volume.name: f"gather-{volume.name}" for volume in job.files}
 
-    def __init__(self, writer: ArchiveWriter, crew: Crew, brake: Brake) -> None:
-        self.catalogue: dict[str, Any] = {}
+
+class _Intake:
+    """All that is sent: by each producer one control connection, and a data connection per worker."""
+
+    def __init__(self, writer: ArchiveWriter, crew: Crew, brake: Brake, producers: dict[str, str]) -> None:
         self._writer, self._crew, self._brake = writer, crew, brake
-        self._control: socket.socket | None = None
-        self._listed: list[str] | None = None  # every segment that dump says it sent
+        self._producers = producers
+        self._patience = {volume: Patience(paths.RUN, stage) for volume, stage in producers.items()}
+        self._controls: dict[str, socket.socket] = {}
+        self._catalogues: dict[str, dict[str, Any]] = {}
+        self._listed: dict[str, list[str]] = {}  # every segment that a producer says it sent
         self._lock = threading.Lock()
         self._receiving = 0  # connections whose end has not come
         self._begun: set[str] = set()
         self._progress = _Progress()
 
     def receive(self, server: socket.socket) -> None:
-        """Serve `dump` until it is done and all it sent is in packs. Raises Failure."""
-        patience = Patience(paths.RUN, "dump")
-
-        def tick() -> None:
-            patience.check()
-            self._progress.tick()
-
-        def serve(connection: socket.socket) -> None:
-            patience.came = True
-            self._serve(connection)
-
-        self._crew.wait(lambda: self._listed is not None, tick, server, serve)
+        """Serve the producers until all are done and what they sent is in packs. Raises Failure."""
+        self._crew.wait(self._is_listed, self._tick, server, self._serve)
         self._serve_backlog(server)
-        self._crew.wait(lambda: self._receiving == 0, tick)
+        self._crew.wait(lambda: self._receiving == 0, self._tick)
         self._check_complete()
 
     def acknowledge(self) -> None:
-        """Tell `dump` that its rows are a backup now."""
-        assert self._control is not None
-        with contextlib.suppress(OSError):  # the backup is committed: that dump died since does not undo it
-            wire.send(self._control, {"done": True})
+        """Tell the producers that what they sent is a backup now."""
+        for control in self._controls.values():
+            with contextlib.suppress(OSError):  # committed: that one of them died since does not undo it
+                wire.send(control, {"done": True})
+
+    def catalogue(self) -> dict[str, Any]:
+        """What was said of the database, and of each volume."""
+        files = [self._catalogues[volume] for volume in self._producers if volume]
+        database = self._catalogues[""] if "" in self._producers else _no_database(files)
+        return database | ({"files": files} if files else {})
 
     def segments(self) -> dict[str, Segment]:
         """What was received, by segment id."""
         return self._writer.segments
 
+    def _is_listed(self) -> bool:
+        return self._listed.keys() == self._producers.keys()
+
+    def _tick(self) -> None:
+        for patience in self._patience.values():
+            patience.check()
+        self._progress.tick()
+
     def _serve_backlog(self, server: socket.socket) -> None:
-        # What dump connected before it said done waits here; later connections are nobody's.
+        # What they connected before they said done waits here; later connections are nobody's.
         server.setblocking(False)
         while True:
             try:
@@ -199,22 +211,24 @@ class _Intake:
 
     def _read(self, connection: socket.socket) -> None:
         reader = wire.Reader(connection, "dump")
-        if reader.message()["connection"] == "control":
-            self._read_control(connection, reader)
+        hello = reader.message()
+        if hello["connection"] == "control":
+            self._read_control(connection, reader, hello.get("volume", ""))
         else:
             self._read_data(reader)
         with self._lock:
             self._receiving -= 1
         self._crew.wake()
 
-    def _read_control(self, connection: socket.socket, reader: wire.Reader) -> None:
-        self._control = connection
+    def _read_control(self, connection: socket.socket, reader: wire.Reader, volume: str) -> None:
+        self._patience[volume].came = True
+        self._controls[volume] = connection
         while not (message := reader.message()).get("done"):
             if "plan" in message:
-                self._progress.total = int(message["plan"]["bytes"])
+                self._progress.expect(int(message["plan"]["bytes"]))
             if "catalogue" in message:
-                self.catalogue = message["catalogue"]
-        self._listed = list(message["segments"])
+                self._catalogues[volume] = message["catalogue"]
+        self._listed[volume] = list(message["segments"])
 
     def _read_data(self, reader: wire.Reader) -> None:
         while not (header := reader.message()).get("end"):
@@ -237,10 +251,10 @@ class _Intake:
 
     def _check_complete(self) -> None:
         received = set(self.segments())
-        listed = set(self._listed or ())
+        listed = {segment for segments in self._listed.values() for segment in segments}
         if received != listed:
             raise _truncated(f"the dump lists {len(listed)} segments and {len(received)} arrived")
-        for table in self.catalogue.get("tables", []):
+        for table in self.catalogue().get("tables", []):
             self._check_table(table)
 
     def _check_table(self, table: dict[str, Any]) -> None:
@@ -256,10 +270,15 @@ class _Progress:
     """Bytes read so far, as one JSON line every few seconds."""
 
     def __init__(self) -> None:
-        self.total = 0  # bytes, estimated
+        self._total = 0  # bytes, estimated
         self._read = 0
         self._lock = threading.Lock()
         self._next = time.monotonic() + _PROGRESS_EVERY
+
+    def expect(self, count: int) -> None:
+        """Add to the bytes there are to read."""
+        with self._lock:
+            self._total += count
 
     def add(self, count: int) -> None:
         """Count bytes; called by several threads."""
@@ -271,9 +290,9 @@ class _Progress:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _PROGRESS_EVERY
-        percent = min(99, 100 * self._read // self.total) if self.total else 0
+        percent = min(99, 100 * self._read // self._total) if self._total else 0
         print(
-            progress_line(phase="Dump", percent=percent, bytesRead=self._read, bytesTotal=self.total),
+            progress_line(phase="Dump", percent=percent, bytesRead=self._read, bytesTotal=self._total),
             flush=True,
         )
 
@@ -296,7 +315,7 @@ def _put_stored_key(keys: WriterKeys, existing: list[str], upload: _Upload) -> N
 def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
     job: Backup, backup_id: str, started: str, keys: WriterKeys, intake: _Intake, written: Written
 ) -> manifests.Manifest:
-    catalogue = intake.catalogue
+    catalogue = intake.catalogue()
     stored = sum(ref.length for ref in (*written.packs, *written.lists))
     tenant = job.tenant
     return manifests.Manifest(
@@ -312,12 +331,38 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a manifest says
         consistency=str(catalogue.get("consistency", "Snapshot")),
         partial=bool(job.only_modules),
         modules=manifests.Modules(tuple(module.name for module in job.modules), tuple(job.only_modules)),
+        contents=job.contents,
+        files=_summary(catalogue.get("files", [])),
         tables=len(catalogue["tables"]),
         rows=sum(segment.rows or 0 for segment in intake.segments().values()),
         bytes=manifests.Sizes(written.logical, stored, written.added),
         packs=written.packs,
         lists=written.lists,
         catalogue=written.catalogue,
+    )
+
+
+def _no_database(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the catalogue of a database would be."""
+    return {
+        "tables": [],
+        "server": {"engine": "", "version": ""},
+        "snapshotAt": min(volume["readFrom"] for volume in files),
+        "consistency": "PerFile",
+    }
+
+
+def _summary(files: list[dict[str, Any]]) -> manifests.Files:
+    """Return what the manifest says of the volumes; their names and paths are the tenant's business."""
+    if not files:
+        return manifests.NO_FILES
+    return manifests.Files(
+        count=sum(volume["files"] for volume in files),
+        bytes=sum(volume["bytes"] for volume in files),
+        changed=sum(volume["changed"]["count"] for volume in files),
+        skipped=sum(volume["skipped"]["count"] for volume in files),
+        read_from=min(volume["readFrom"] for volume in files),
+        read_to=max(volume["readTo"] for volume in files),
     )
 
 

@@ -65,13 +65,14 @@ def open_base(base: dict[str, Any] | None, tenant: jobs.Tenant, keys: WriterKeys
 
 
 def _choose(store: Store, job: jobs.Backup, target: Path) -> Manifest | None:
-    """Write the newest manifest to build on to `target`: of a whole backup, if there is one not far back."""
+    """Write the newest manifest to build on to `target`: one that has all of it, if it is not far back."""
     partial = None
     for data, manifest in islice(_newest_first(store, job.encryption), _LOOK_BACK):
-        if manifest.partial and partial:
+        whole = not manifest.partial and manifest.contents in ("All", job.contents)
+        if not whole and partial:
             continue
         target.write_bytes(data)
-        if not manifest.partial:
+        if whole:
             return manifest
         partial = manifest
     return partial

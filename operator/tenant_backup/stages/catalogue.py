@@ -55,7 +55,7 @@ def run(job: jobs.Catalogue, *, secrets: Path = paths.SECRETS, volume: Path = pa
 
 
 def described(store: Store, backup_id: str, whose: Whose) -> dict[str, Any]:
-    """Return what a manifest says: id, location, SHA-256, times, sizes and modules.
+    """Return what a manifest says: id, location, SHA-256, times, sizes, modules and contents.
 
     Raises NotFoundError; Failure: ChecksumMismatch, UnsupportedContent, CrossTenantAccess.
     """
@@ -86,16 +86,22 @@ def _facts(manifest: Manifest, data: bytes) -> dict[str, Any]:
         "tables": manifest.tables,
         "rows": manifest.rows,
         "modules": list(manifest.modules.only),
+        "contents": manifest.contents,
+        "files": manifest.files.count,
+        "changedFiles": manifest.files.changed,
+        "skippedFiles": manifest.files.skipped,
     }
 
 
 def _insane(manifest: Manifest) -> str:
     """Whoever may write the store could write numbers and words that no API server takes: say which."""
     sizes, only = manifest.bytes, manifest.modules.only
-    counts = (sizes.logical, sizes.stored, sizes.added, manifest.tables, manifest.rows)
+    files = manifest.files
+    counts = [sizes.logical, sizes.stored, sizes.added, manifest.tables, manifest.rows]
+    counts += [files.count, files.changed, files.skipped]
     if not all(0 <= count < 1 << 63 for count in counts):
         return "a size or number in it is impossible"
-    if manifest.consistency not in ("Snapshot", "PerTable"):
+    if manifest.consistency not in ("Snapshot", "PerTable", "PerFile"):
         return "its consistency is none"
     if len(only) > 100 or len(set(only)) < len(only) or not all(_MODULE.fullmatch(name) for name in only):
         return "its modules cannot be any"

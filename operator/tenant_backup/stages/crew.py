@@ -109,5 +109,9 @@ class Patience:
 
     def check(self) -> None:
         """Raise Failure(PEER_FAILED) when the peer will not come any more."""
-        if not self.came and (has_ended(self._run, self._peer) or time.monotonic() > self._give_up):
+        if self.came:
+            return
+        # One that came meanwhile may have ended well by now: whether it came is asked last.
+        gone = has_ended(self._run, self._peer) or time.monotonic() > self._give_up
+        if gone and not self.came:
             raise peer_failed(self._peer)

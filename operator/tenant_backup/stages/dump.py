@@ -1,7 +1,8 @@
 """Container `dump`: holds the database's credentials, and nothing else of value.
 
 The engine holds the database still while the workers (`dump_workers`) send what is in it. The catalogue goes
-out last, because it has the counts; success is `archive`'s word that the backup is committed.
+out last, because it has the counts; success is `archive`'s word that the backup is committed. Container
+`gather` does the same with a volume.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import contextlib
 import json
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tenant_backup.contract import paths
@@ -24,12 +27,23 @@ from .dump_workers import PEER, Dump, planned, read_all
 def run(job: Job) -> dict[str, Any]:
     """Dump one database into `archive`; return {tables, rows, snapshotAt, consistency}. Raises Failure."""
     assert isinstance(job, Backup)
+    document = deliver({}, lambda: seam.engine(job.database.engine).read(job))
+    return _facts(document) if document else {}
+
+
+def deliver(
+    who: dict[str, str], read: Callable[[], AbstractContextManager[seam.Reading]]
+) -> dict[str, Any] | None:
+    """Send what `read` holds still; return its catalogue once it is committed, None if it was before.
+
+    `who` says in the first message who we are: nothing is the database. Raises Failure.
+    """
     if _committed():
-        return {}
+        return None
     with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as control:
         try:
-            wire.send(control, {"connection": "control"})
-            return _dump(job, control)
+            wire.send(control, {"connection": "control", **who})
+            return _deliver(read, control)
         except OSError as error:  # of the socket
             raise wire.peer_failed(PEER) from error
 
@@ -40,8 +54,10 @@ def _committed() -> bool:
     return prepared.exists() and json.loads(prepared.read_text()).get("committed") is not None
 
 
-def _dump(job: Backup, control: socket.socket) -> dict[str, Any]:
-    with seam.engine(job.database.engine).read(job) as reading:
+def _deliver(
+    read: Callable[[], AbstractContextManager[seam.Reading]], control: socket.socket
+) -> dict[str, Any]:
+    with read() as reading:
         dump = planned(reading)
         wire.send(control, {"plan": {"bytes": dump.total}})
         answer = _Answer(control, dump)
@@ -51,7 +67,7 @@ def _dump(job: Backup, control: socket.socket) -> dict[str, Any]:
     wire.send(control, {"catalogue": document})
     wire.send(control, {"done": True, "segments": dump.segments})
     answer.wait()
-    return _facts(document)
+    return document
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:

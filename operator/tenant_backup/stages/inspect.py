@@ -34,4 +34,7 @@ def run(job: jobs.Inspect, *, secrets: Path = paths.SECRETS, volume: Path = path
     if modules != job.modules:
         has = f"rows of {', '.join(modules)} only" if modules else "everything"
         raise Failure(Reason.INVALID_SPEC, f"{job.backup_id} has {has}; say so in spec.modules")
+    if found["contents"] != job.contents:
+        message = f"{job.backup_id} is of contents {found['contents']}; say so in spec.contents"
+        raise Failure(Reason.INVALID_SPEC, message)
     return found

@@ -28,33 +28,30 @@ def run(job: Job) -> dict[str, Any]:
     """
     assert isinstance(job, Restore)
     with contextlib.ExitStack() as stack:
-        contents = _Contents(job.database.engine, stack)
+        contents = _Contents(stack, job.database.engine)
         facts = seam.engine(job.database.engine).restore(job, contents)
         contents.let_go()
         return facts
 
 
-class _Contents:
-    """See seam.Contents: the backup, by `open`."""
+class FromOpen:
+    """A backup, by `open`; `who` says in the first message who we are: nothing is the database."""
 
-    def __init__(self, engine: str, stack: contextlib.ExitStack) -> None:
-        self._engine, self._stack = engine, stack
+    def __init__(self, stack: contextlib.ExitStack, who: dict[str, str]) -> None:
+        self._stack, self._who = stack, who
         self._control: socket.socket | None = None
 
-    def catalogue(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """Return the catalogue. Raises Failure(PEER_FAILED)."""
         with _told_as_peer_failure():
             connection = wire.connect(paths.RUN / paths.OPEN_SOCKET, PEER)
             self._control = self._stack.enter_context(contextlib.closing(connection))
-            wire.send(connection, {"get": "catalogue"})
-            found = dict(wire.Reader(connection, PEER).message()["catalogue"])
-        made_by = found["server"]["engine"]
-        if made_by != self._engine:
-            message = f"a backup of {made_by} cannot be restored into {self._engine}"
-            raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; name a Tenant on a server of that kind")
-        return found
+            wire.send(connection, {"get": "catalogue", **self._who})
+            return dict(wire.Reader(connection, PEER).message()["catalogue"])
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[_Stored]:
+        """Open one more connection: see seam.Contents."""
         with (
             _told_as_peer_failure(),
             contextlib.closing(wire.connect(paths.RUN / paths.OPEN_SOCKET, PEER)) as connection,
@@ -62,10 +59,26 @@ class _Contents:
             yield _Stored(connection)
 
     def let_go(self) -> None:
-        """Say that it is done. The database is in place: what becomes of `open` now changes nothing."""
+        """Say that it is done. All is in place: what becomes of `open` now changes nothing."""
         if self._control:
             with contextlib.suppress(OSError):
                 wire.send(self._control, {"done": True})
+
+
+class _Contents(FromOpen):
+    """See seam.Contents."""
+
+    def __init__(self, stack: contextlib.ExitStack, engine: str) -> None:
+        super().__init__(stack, {})
+        self._engine = engine
+
+    def catalogue(self) -> dict[str, Any]:
+        found = self.document()
+        made_by = found["server"]["engine"]
+        if made_by != self._engine:
+            message = f"a backup of {made_by or 'files alone'} cannot be restored into {self._engine}"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; name a Tenant on a server of that kind")
+        return found
 
 
 class _Stored:

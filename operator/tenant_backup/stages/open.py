@@ -1,6 +1,6 @@
-"""Stage `open`: verified plaintext for `load`. Holds the identity and the tenant's index key, nothing else.
+"""Stage `open`: verified plaintext for `load` and `place`. Holds identity and index key, nothing else.
 
-Signature, tenant, keys and the presence of every pack are checked before `load` gets its first answer;
+Signature, tenant, keys and the presence of every pack are checked before they get their first answer;
 each chunk is checked against its keyed id before it is sent.
 """
 
@@ -23,7 +23,7 @@ from .mounted import mounted_identity, mounted_key_or_none
 
 
 def run(job: Restore) -> dict[str, Any]:
-    """Serve one backup to `load` until it is done.
+    """Serve one backup to those who restore it until they are done.
 
     Raises Failure: KEY_MISSING, WRONG_KEY, SIGNATURE_INVALID, CHECKSUM_MISMATCH, PACK_MISSING,
     CROSS_TENANT_ACCESS, UNSUPPORTED_CONTENT, BACKUP_NOT_FOUND, PEER_FAILED.
@@ -33,7 +33,7 @@ def run(job: Restore) -> dict[str, Any]:
     objects = Downloads(crew)
     reader = _open(job, objects)
     try:
-        _Service(reader, crew).serve(server)
+        _Service(reader, crew, _clients(job)).serve(server)
         objects.finish()
     finally:
         crew.close()
@@ -63,37 +63,48 @@ def _open(job: Restore, objects: Downloads) -> ArchiveReader:
     return reader
 
 
-class _Service:
-    """Answers `load`: the catalogue once, then segments over as many connections as it likes."""
+def _clients(job: Restore) -> dict[str, str]:
+    load = {"": "load"} if job.database.engine else {}
+    return load | {volume.name: f"place-{volume.name}" for volume in job.files}
 
-    def __init__(self, reader: ArchiveReader, crew: Crew) -> None:
-        self._reader, self._crew = reader, crew
+
+class _Service:
+    """Answers `load`, and each `place`: the catalogue once, then segments over as many connections."""
+
+    def __init__(self, reader: ArchiveReader, crew: Crew, clients: dict[str, str]) -> None:
+        """Serve these stages, by volume; who names no volume is `load`."""
+        self._reader, self._crew, self._clients = reader, crew, clients
         self._catalogue: Catalogue = reader.catalogue()
-        self._done = False
+        self._patience = {volume: Patience(paths.RUN, stage) for volume, stage in clients.items()}
+        self._done: set[str] = set()
 
     def serve(self, server: socket.socket) -> None:
-        """Serve until `load` says that it is done. Raises Failure."""
-        patience = Patience(paths.RUN, "load")
+        """Serve until all have said that they are done. Raises Failure."""
+
+        def tick() -> None:
+            for patience in self._patience.values():
+                patience.check()
 
         def serve(connection: socket.socket) -> None:
-            patience.came = True
             self._crew.adopt(connection)
             self._crew.start(lambda: self._answer_all(connection))
 
-        self._crew.wait(lambda: self._done, patience.check, server, serve)
+        self._crew.wait(lambda: self._done == self._clients.keys(), tick, server, serve)
 
     def _answer_all(self, connection: socket.socket) -> None:
         reader = wire.Reader(connection, "load")
-        control = False
+        volume: str | None = None  # whose control connection it is, if it is one
         while (question := reader.message_or_end()) is not None:
-            control = control or question.get("get") == "catalogue"
+            if question.get("get") == "catalogue":
+                volume = question.get("volume", "")
+                self._patience[volume].came = True
             if question.get("done"):
-                self._done = True
+                self._done.add(volume or "")
                 self._crew.wake()
                 return
             self._answer(connection, question)
-        if control:
-            raise wire.peer_failed("load")
+        if volume is not None:
+            raise wire.peer_failed(self._clients[volume])
 
     def _answer(self, connection: socket.socket, question: dict[str, Any]) -> None:
         try:

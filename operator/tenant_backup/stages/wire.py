@@ -46,6 +46,7 @@ def listen(path: Path) -> socket.socket:
     temporary.unlink(missing_ok=True)
     server.bind(str(temporary))
     server.listen(64)
+    temporary.chmod(0o666)  # a container that reads files runs as the user who can
     temporary.rename(path)  # appears only once it accepts
     return server
 
@@ -74,7 +75,7 @@ def hold_life(run: Path, stage: str) -> int:
     Returns the descriptor, to be kept open until then.
     """
     unseen = run / f"{stage}.starting"
-    descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)  # other users look at it
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     unseen.rename(run / f"{stage}.alive")  # seen only once it is locked: nobody takes us for dead
     return descriptor
@@ -85,7 +86,7 @@ def has_ended(run: Path, peer: str) -> bool:
     if failed_flag(run, peer).exists():
         return True
     try:
-        descriptor = os.open(run / f"{peer}.alive", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(run / f"{peer}.alive", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False  # it has not started yet
     try:

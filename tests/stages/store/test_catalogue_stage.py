@@ -105,6 +105,10 @@ def test_with_details_it_says_what_a_status_needs(site: Site) -> None:
         "tables": manifest.tables,
         "rows": 2,
         "modules": [],
+        "contents": "All",
+        "files": 0,
+        "changedFiles": 0,
+        "skippedFiles": 0,
     }
 
 

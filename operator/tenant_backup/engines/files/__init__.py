@@ -1,0 +1,1 @@
+"""Files of a volume: read into a tar, and placed from one."""
