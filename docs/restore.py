@@ -8,8 +8,7 @@ key is on the recovery sheet and in the Tenant's status: do not take it from the
 write could have made the whole backup. Written from FORMAT.md alone; imports nothing of the project.
 
 Each byte that is written was checked, down from the signature. OUTPUT_FOLDER gets schema.dump (pg_dump -Fc),
-a .copy file per table (COPY text), largeobjects.dump if there is one, tables.json, and at the end load.sh;
-of each volume with files a .tar.
+a .copy file per table (COPY text), largeobjects.dump if any, tables.json, load.sh; a .tar per volume.
 Exit codes: 0 restored; 1 damaged or incomplete; 2 called wrongly; 3 the identity does not open it; 4 not
 signed by this key, or another backup; 5 not a backup of PostgreSQL, or made by a newer version.
 """
@@ -131,9 +130,7 @@ class Backup:
         stored = path.read_bytes() if path.exists() else b""
         key = stored if self._readable else self._unwrap(key_id, stored, 64)[:32]
         with reading(f"keys/{path.name}"):
-            require(
-                len(key) == 32 and derive(key, "key id")[:8].hex() == key_id, "it is missing or another key"
-            )
+            require(len(key) == 32 and derive(key, "key id")[:8].hex() == key_id, "missing or another key")
         return key
 
     def _unwrap(self, key_id: str, wrapped: bytes, length: int) -> bytes:
@@ -169,9 +166,8 @@ class Backup:
             frames.append((kind, at, sealed, length))
             at += sealed
         require(at == frames_end and sum(f[3] for f in frames) == ref["plain"], "its frames do not add up")
-        data_key = wrapped
-        if not (index or self._readable):
-            data_key = self._unwrap(hashlib.sha256(wrapped).hexdigest()[:16], wrapped, 32)
+        bare = index or self._readable
+        data_key = wrapped if bare else self._unwrap(hashlib.sha256(wrapped).hexdigest()[:16], wrapped, 32)
         secret, purpose = (self._index_key, "list") if index else (data_key, "pack")
         return pack, derive(secret, purpose, pack), frames
 
@@ -202,24 +198,22 @@ class Backup:
         for chunk_id, at, number, offset, length in entries:
             pack = f"packs/{packs[at][:2]}/{packs[at]}"
             chunk = self._frame(pack, number)[offset : offset + length]
-            require(
-                blake3(chunk, key=key).digest() == chunk_id, f"frame {number} of {pack} holds another chunk"
-            )
+            same = blake3(chunk, key=key).digest() == chunk_id
+            require(same, f"frame {number} of {pack} holds another chunk")
             yield chunk
 
 
 def restore(backup: Backup, output: Path) -> None:
     """Do what the module says. Raises Problem."""
     catalogue, manifest = backup.catalogue, backup.manifest
+    output.mkdir(parents=True, exist_ok=True)
     for volume in catalogue.get("files", ()):
-        output.mkdir(parents=True, exist_ok=True)
         write(backup, [volume["segment"]], output / f"{volume['name']}.tar")
         print(f"{volume['files']} files of volume {volume['name']}: tar --xattrs -xpf {volume['name']}.tar")
     if not manifest["server"]["engine"]:
         return
     if manifest["server"]["engine"] != "PostgreSQL" or catalogue["format"] != 1:
         raise Problem(UNSUPPORTED, "this script knows PostgreSQL's format 1; else use tenant-backup export")
-    output.mkdir(parents=True, exist_ok=True)
     write(backup, ["schema"], output / "schema.dump")
     if catalogue["largeObjects"]:
         write(backup, ["largeobjects"], output / "largeobjects.dump")
