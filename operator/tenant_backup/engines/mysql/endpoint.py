@@ -176,6 +176,7 @@ def find(database: Database, login: Login) -> Endpoint:
         login=login,
         tls_mode=database.tls_mode,
         root_certificate=reaching.root_certificate(database),
+        patience=PATIENCE,
     )
 
 
