@@ -115,7 +115,8 @@ def test_an_open_that_dies_is_noticed(on_volume: Site) -> None:
     stage = on_volume.pod.start("download", on_volume.restore())
     clients = [Open(on_volume) for _ in range(3)]
     for client in clients:
-        assert client.ask(stat="packs/aa/one") == {"length": 5}
+        assert client.ask(stat="packs/aa/one") == {"length": 5}  # so all of them have been let in
+    for client in clients:
         client.connection.close()
 
     assert stage.ended().code == ExitCode.PEER_FAILED
