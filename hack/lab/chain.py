@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,6 +30,15 @@ class Ended:
     result: Result | None
     peak_rss: int  # bytes, of the process itself without its children
     stderr: str
+
+
+def facts(ended: Mapping[str, Ended], stage: str) -> dict[str, Any]:
+    """Return the facts of a stage; every stage has to have ended well."""
+    failed = "\n".join(f"{name}: {item.stderr}" for name, item in ended.items())
+    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), failed
+    result = ended[stage].result
+    assert result is not None
+    return result.facts
 
 
 @dataclass

@@ -22,6 +22,7 @@ import pytest
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.files import names, reading, tar
 from tenant_backup.engines.files.reading import Session
+from tests.dying import is_killed
 from tests.engines.trees import described, grow, mounted, place, read, volume
 
 NOBODY = 65534
@@ -331,30 +332,23 @@ STEPS = (
 
 def _killed_before(step: int, work: Callable[[], Any]) -> bool:
     """Run `work` in a process that is killed before its step of that number; return whether it was."""
-    child = os.fork()
-    if child == 0:
-        left = [step]
+    left = [step]
 
-        def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any, **options: Any) -> Any:
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-                return real(*arguments, **options)
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return real(*arguments, **options)
 
-            return call
+        return call
 
+    def doomed() -> None:
         for name in STEPS:
             setattr(os, name, dying(getattr(os, name)))
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status == signal.SIGKILL
+        work()
+
+    return is_killed(doomed)
 
 
 def test_a_volume_that_is_not_empty_is_not_touched(site: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from hack.lab.chain import Chain, Ended
+from hack.lab.chain import Chain, facts
 from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
 from hack.lab.servers import HR_SQL
 from tenant_backup.cli.pipeline import Running
@@ -61,7 +61,7 @@ class Site:
         )
         return replace(job, **changes)
 
-    def restore(self, facts: dict[str, Any], **changes: Any) -> jobs.Restore:
+    def restore(self, backup: dict[str, Any], **changes: Any) -> jobs.Restore:
         """A Replace from the backup with these facts; keyword arguments replace fields."""
         job = jobs.Restore(
             uid=str(uuid.uuid4()),
@@ -72,8 +72,8 @@ class Site:
             database=self.database_job(),
             target_database=self.database,
             store=jobs.Store("volume", prefix="lab"),
-            backup_id=facts["backupId"],
-            manifest_sha256=facts["checksum"].removeprefix("sha256:"),
+            backup_id=backup["backupId"],
+            manifest_sha256=backup["checksum"].removeprefix("sha256:"),
             signing_key=self.chain.signing_key,
         )
         return replace(job, **changes)
@@ -99,15 +99,6 @@ def site(server: HostPostgres, tmp_path: Path) -> Site:
     return Site(server, chain, name, identity)
 
 
-def _facts(ended: dict[str, Ended], stage: str) -> dict[str, Any]:
-    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), "\n".join(
-        f"{name}: {item.stderr}" for name, item in ended.items()
-    )
-    result = ended[stage].result
-    assert result is not None
-    return result.facts
-
-
 def _dump(server: HostPostgres, database: str) -> list[str]:
     """pg_dump's own text, without its random restrict key."""
     text = subprocess.run(
@@ -118,13 +109,13 @@ def _dump(server: HostPostgres, database: str) -> list[str]:
 
 def test_what_was_backed_up_is_what_comes_back(site: Site) -> None:
     """The dumps of both databases are the same text."""
-    facts = _facts(site.chain.run(site.backup()), "upload")
+    backup = facts(site.chain.run(site.backup()), "upload")
     copy = f"{site.database}_copy"
-    restored = _facts(
-        site.chain.run(site.restore(facts, strategy="NewDatabase", target_database=copy)), "load"
+    restored = facts(
+        site.chain.run(site.restore(backup, strategy="NewDatabase", target_database=copy)), "load"
     )
     assert _dump(site.server, copy) == _dump(site.server, site.database)
-    assert restored["restored"]["rows"] == facts["rows"]
+    assert restored["restored"]["rows"] == backup["rows"]
 
 
 def test_database_and_files_are_one_backup_and_come_back_together(site: Site) -> None:
@@ -132,29 +123,33 @@ def test_database_and_files_are_one_backup_and_come_back_together(site: Site) ->
     uploads, copy = site.chain.folder / "files" / "uploads", f"{site.database}_copy"
     uploads.mkdir(parents=True)
     grow(uploads, 8)
-    facts = _facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
+    backup = facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
     manifest = json.loads(site.manifests()[0].read_bytes())
     assert manifest["times"]["started"] <= manifest["files"]["readFrom"] <= manifest["times"]["completed"]
-    assert (facts["consistency"], facts["rows"] > 0, facts["files"]["count"] > 0) == ("Snapshot", True, True)
+    assert (backup["consistency"], backup["rows"] > 0, backup["files"]["count"] > 0) == (
+        "Snapshot",
+        True,
+        True,
+    )
     before = uploads.rename(site.chain.folder / "before")
     uploads.mkdir()
     wish: dict[str, Any] = {"strategy": "NewDatabase", "target_database": copy}
-    ended = site.chain.run(site.restore(facts, files=[volume("uploads")], **wish))
-    assert _facts(ended, "load")["restored"]["rows"] == facts["rows"]
-    assert _facts(ended, "place uploads")["files"] == facts["files"]["count"]
+    ended = site.chain.run(site.restore(backup, files=[volume("uploads")], **wish))
+    assert facts(ended, "load")["restored"]["rows"] == backup["rows"]
+    assert facts(ended, "place uploads")["files"] == backup["files"]["count"]
     assert _dump(site.server, copy) == _dump(site.server, site.database)
     assert described(uploads) == described(before)
-    alone = _facts(
-        site.chain.run(site.restore(facts, strategy="NewDatabase", target_database=f"{copy}2")), "load"
+    alone = facts(
+        site.chain.run(site.restore(backup, strategy="NewDatabase", target_database=f"{copy}2")), "load"
     )
-    assert alone["restored"]["rows"] == facts["rows"]
+    assert alone["restored"]["rows"] == backup["rows"]
 
 
 def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) -> None:
     """A pod that vanished before it was read costs nothing."""
     job = site.backup()
-    first = _facts(site.chain.run(job), "upload")
-    again = _facts(site.chain.run(job), "upload")
+    first = facts(site.chain.run(job), "upload")
+    again = facts(site.chain.run(job), "upload")
     assert {key: again[key] for key in ("backupId", "checksum", "rows")} == {
         key: first[key] for key in ("backupId", "checksum", "rows")
     }
@@ -163,8 +158,8 @@ def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) ->
 
 def test_another_backup_in_the_same_second_gets_a_name_of_its_own(site: Site) -> None:
     """Decided before anything is dumped."""
-    first = _facts(site.chain.run(site.backup()), "upload")
-    second = _facts(site.chain.run(site.backup()), "upload")
+    first = facts(site.chain.run(site.backup()), "upload")
+    second = facts(site.chain.run(site.backup()), "upload")
     assert (first["backupId"] + "-2", 2) == (second["backupId"], len(site.manifests()))
 
 
@@ -174,12 +169,12 @@ def test_excluded_columns_come_back_from_the_live_database(site: Site) -> None:
         jobs.Column("public.app_user", "password_hash", "KeepLive", "!"),
         jobs.Column("public.app_user", "api_token", "Null"),
     ]
-    facts = _facts(site.chain.run(site.backup(exclude_columns=columns)), "upload")
+    backup = facts(site.chain.run(site.backup(exclude_columns=columns)), "upload")
     site.server.sql(
         "UPDATE app_user SET password_hash = 'new' WHERE id = 2; DELETE FROM app_user WHERE id = 4",
         site.database,
     )
-    _facts(site.chain.run(site.restore(facts, exclude_columns=columns)), "load")
+    facts(site.chain.run(site.restore(backup, exclude_columns=columns)), "load")
     rows = site.server.sql(
         "SELECT id, password_hash FROM app_user WHERE id IN (2, 4) ORDER BY id", site.database
     )
@@ -207,10 +202,10 @@ def test_a_missing_key_secret_is_named_and_every_stage_ends(site: Site) -> None:
     assert site.manifests() == []
 
 
-def _restored_like_the_original(site: Site, facts: dict[str, Any]) -> bool:
+def _restored_like_the_original(site: Site, backup: dict[str, Any]) -> bool:
     """Whether a restore into a new database dumps to the same text."""
     copy = f"{site.database}_copy"
-    _facts(site.chain.run(site.restore(facts, strategy="NewDatabase", target_database=copy)), "load")
+    facts(site.chain.run(site.restore(backup, strategy="NewDatabase", target_database=copy)), "load")
     return _dump(site.server, copy) == _dump(site.server, site.database)
 
 
@@ -228,12 +223,12 @@ def large(site: Site) -> Site:
 
 def test_a_second_backup_stores_only_what_changed_and_restores_identically(large: Site) -> None:
     """Nothing changed: under 1 %. A hundredth of the rows, side by side: under 3 %. Full: everything."""
-    first = _facts(large.chain.run(large.backup()), "upload")
-    second = _facts(large.chain.run(large.backup()), "upload")
+    first = facts(large.chain.run(large.backup()), "upload")
+    second = facts(large.chain.run(large.backup()), "upload")
     large.server.sql("UPDATE large SET b = upper(a) WHERE id BETWEEN 250000 AND 254999", large.database)
-    third = _facts(large.chain.run(large.backup()), "upload")
-    full = _facts(large.chain.run(large.backup(mode="Full")), "upload")
-    sizes = [facts["bytes"] for facts in (first, second, third, full)]
+    third = facts(large.chain.run(large.backup()), "upload")
+    full = facts(large.chain.run(large.backup(mode="Full")), "upload")
+    sizes = [backup["bytes"] for backup in (first, second, third, full)]
     print(sizes)
     assert sizes[0]["logical"] > 100_000_000
     assert sizes[1]["added"] < sizes[0]["stored"] * 1 / 100
@@ -244,7 +239,7 @@ def test_a_second_backup_stores_only_what_changed_and_restores_identically(large
 
 def test_a_reference_that_vanishes_during_the_run_is_healed_by_the_next_attempt(site: Site) -> None:
     """`upload` refuses the commit, retriable; the attempt after it stores the chunks anew."""
-    _facts(site.chain.run(site.backup()), "upload")
+    facts(site.chain.run(site.backup()), "upload")
     (packs,) = (site.chain.folder / "store").glob("lab/*/packs")
 
     def lose(running: Sequence[Running]) -> None:
@@ -257,5 +252,5 @@ def test_a_reference_that_vanishes_during_the_run_is_healed_by_the_next_attempt(
     assert refused is not None
     assert (ended["upload"].code, refused.reason) == (ExitCode.RETRIABLE, Reason.PACK_MISSING)
     assert len(site.manifests()) == 1
-    again = _facts(site.chain.run(job), "upload")
+    again = facts(site.chain.run(job), "upload")
     assert _restored_like_the_original(site, again)

@@ -16,7 +16,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from hack.lab.chain import Chain, Ended
+from hack.lab.chain import Chain, Ended, facts
 from hack.lab.kubectl import ROOT
 from tenant_backup.cli.pipeline import Running
 from tenant_backup.contract import job as jobs
@@ -93,16 +93,6 @@ def site(short_path: Path) -> Site:
     found.chain.write_keys()
     found.chain.write_secret("identity", {"identity": f"{found.identity}\n"})
     return found
-
-
-def facts(ended: dict[str, Ended], stage: str) -> dict[str, Any]:
-    """The facts of a stage, when all have ended well."""
-    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), "\n".join(
-        f"{name}: {item.stderr}" for name, item in ended.items()
-    )
-    result = ended[stage].result
-    assert result is not None
-    return result.facts
 
 
 def failure(ended: dict[str, Ended], stage: str) -> tuple[Reason, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from hack.lab.chain import Ended
+from hack.lab.chain import facts
 from tenant_backup.archive.frame import Damaged, FrameCipher
 from tenant_backup.archive.keys import Identity, IndexKey, derive, recipient_set
 from tenant_backup.archive.pack import Binding, PackKind, read_ends
@@ -28,16 +28,6 @@ __all__ = ["server", "site"]  # fixtures
 def back_up(site: Site, **changes: Any) -> dict[str, Any]:
     """Run a backup; return what `upload` said."""
     return facts(site.chain.run(site.backup(**changes)), "upload")
-
-
-def facts(ended: dict[str, Ended], stage: str) -> dict[str, Any]:
-    """The facts of a Job in which everybody ended well."""
-    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), "\n".join(
-        f"{name}: {item.stderr}" for name, item in ended.items()
-    )
-    result = ended[stage].result
-    assert result is not None
-    return result.facts
 
 
 def restore(site: Site, backup: dict[str, Any]) -> int:

@@ -15,8 +15,6 @@ from tenant_backup.contract.reasons import Failure, Reason
 from .private import write_private
 from .server import Login, Server
 
-_SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
-
 
 def refuse_existing(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> None:
     """Raise Failure(NAME_TAKEN) when the database to be created exists and is not half a restore of ours."""
@@ -62,6 +60,8 @@ def _in_postgresql(server: Server, database: str, folder: Path) -> bool:
 def _conninfo(server: Server, folder: Path) -> str:
     from psycopg.conninfo import make_conninfo
 
+    from tenant_backup.engines.postgresql.endpoint import SSL_MODES
+
     passfile = folder / "passfile"
     escaped = server.login.password.replace("\\", "\\\\").replace(":", "\\:")
     write_private(passfile, f"*:*:*:*:{escaped}\n".encode())
@@ -72,7 +72,7 @@ def _conninfo(server: Server, folder: Path) -> str:
         user=server.login.user,
         dbname="postgres",
         passfile=str(passfile),
-        sslmode=_SSL_MODES[server.tls],
+        sslmode=SSL_MODES[server.tls],
         connect_timeout=10,
         **({"sslrootcert": str(folder / "ca.crt")} if server.ca is not None else {}),
     )
@@ -80,8 +80,8 @@ def _conninfo(server: Server, folder: Path) -> str:
 
 def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
     from tenant_backup.engines import reaching
-    from tenant_backup.engines.marks import mark_of
-    from tenant_backup.engines.mysql import endpoint, inventory, names, session
+    from tenant_backup.engines.marks import mark_of, noted
+    from tenant_backup.engines.mysql import endpoint, inventory, session
 
     certificate = str(folder / "ca.crt") if server.ca is not None else ""
     address = reaching.resolve(server.host, server.port, patience=0)
@@ -92,7 +92,7 @@ def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -
     with _signing_in("--owner"), at.as_login(endpoint.Login(owner.user, owner.password)).connect("", ()):
         pass
     # What is being restored has its name from the beginning; what a killed restore left is cleared.
-    return found is not None and mark_of(found["mark"]) != names.mark("restoring", job.uid)
+    return found is not None and mark_of(found["mark"]) != noted("restoring", job.uid)
 
 
 @contextmanager

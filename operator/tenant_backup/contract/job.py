@@ -56,6 +56,10 @@ class Volume:
     groups: list[int] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)  # patterns
 
+    def container(self, stage: str) -> str:
+        """Return the name of the container that runs a stage on it."""
+        return f"{stage}-{self.name}"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -135,6 +139,11 @@ class Restore:
     exclude_columns: list[Column] = field(default_factory=list)  # the tenant's present policy
     deadline_seconds: int = 21600
     files: list[Volume] = field(default_factory=list)  # to be filled, each with what has its name
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it takes the place of the live database."""
+        return self.strategy == "Replace"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from .handles import handle
+
 MARK = "\ntenantbackup.dev/"  # begins what we add to a database's comment; never carried over
+
+
+def noted(word: str, uid: str) -> str:
+    """Return what a restore notes of a database: how far it got with it."""
+    return f"{word} {handle(uid)}"
 
 
 def without_mark(comment: str | None) -> str | None:

@@ -36,7 +36,7 @@ class Container:
     @property
     def name(self) -> str:
         """Its name in the pod."""
-        return f"{self.stage}-{self.files.name}" if self.files else self.stage
+        return self.files.container(self.stage) if self.files else self.stage
 
     @property
     def arguments(self) -> list[str]:

@@ -33,7 +33,7 @@ from tenant_backup.contract.results import progress_line
 
 from . import wire
 from .base import open_base
-from .crew import Crew, Patience
+from .crew import Crew, Patience, peers
 from .mounted import mounted_key
 from .rate import Brake
 
@@ -63,7 +63,7 @@ def run(job: Backup) -> dict[str, Any]:
         )
         with contextlib.closing(writer):
             _put_stored_key(keys, prepared["keys"], upload)
-            intake = _Intake(writer, crew, Brake(job.read_rate), _producers(job))
+            intake = _Intake(writer, crew, Brake(job.read_rate), peers(job, "dump", "gather"))
             intake.receive(server)
             written = writer.finish(intake.catalogue())
             crew.wait(upload.is_drained)
@@ -138,12 +138,6 @@ class _Upload:
                     self._in_flight.remove(answer["stored"])
                 self._changed.notify_all()
             self._crew.wake()
-
-
-def _producers(job: Backup) -> dict[str, str]:
-    """Return the stages that send something, by volume; what is of no volume is the database's."""
-    dump = {"": "dump"} if job.database.engine else {}
-    return dump | {volume.name: f"gather-{volume.name}" for volume in job.files}
 
 
 class _Intake:

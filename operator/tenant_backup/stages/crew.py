@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tenant_backup.contract.job import Backup, Restore
+
 from .wire import PEER_TIMEOUT, has_ended, peer_failed
 
 _TICK = 0.2  # seconds between looks at the clock and at a peer's flag
@@ -97,6 +99,12 @@ class Crew:
         if first:
             self.close()
             self.wake()
+
+
+def peers(job: Backup | Restore, of_database: str, of_volume: str) -> dict[str, str]:
+    """Return the stages that talk to us, by volume; of no volume is the one of the database."""
+    whole = {"": of_database} if job.database.engine else {}
+    return whole | {volume.name: volume.container(of_volume) for volume in job.files}
 
 
 class Patience:

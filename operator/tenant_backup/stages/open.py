@@ -17,7 +17,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
 
 from . import wire
-from .crew import Crew, Patience
+from .crew import Crew, Patience, peers
 from .downloads import Downloads
 from .mounted import mounted_identity, mounted_key_or_none
 
@@ -33,7 +33,7 @@ def run(job: Restore) -> dict[str, Any]:
     objects = Downloads(crew)
     reader = _open(job, objects)
     try:
-        _Service(reader, crew, _clients(job)).serve(server)
+        _Service(reader, crew, peers(job, "load", "place")).serve(server)
         objects.finish()
     finally:
         crew.close()
@@ -61,11 +61,6 @@ def _open(job: Restore, objects: Downloads) -> ArchiveReader:
     reader.check_presence()
     reader.check_identity()
     return reader
-
-
-def _clients(job: Restore) -> dict[str, str]:
-    load = {"": "load"} if job.database.engine else {}
-    return load | {volume.name: f"place-{volume.name}" for volume in job.files}
 
 
 class _Service:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyrage
 
-from hack.lab.chain import Chain, Ended
+from hack.lab.chain import Chain, Ended, facts
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
 from tests.engines.mariadb import PASSWORDS, MariaDB
@@ -70,16 +70,6 @@ class Site:
             signing_key=self.chain.signing_key,
         )
         return self.chain.run(replace(job, **changes))
-
-
-def facts(ended: dict[str, Ended], stage: str) -> dict[str, Any]:
-    """The facts of a stage, when all have ended well."""
-    assert {name: item.code for name, item in ended.items()} == dict.fromkeys(ended, 0), "\n".join(
-        f"{name}: {item.stderr}" for name, item in ended.items()
-    )
-    result = ended[stage].result
-    assert result is not None
-    return result.facts
 
 
 def test_what_was_backed_up_is_what_comes_back(maria: MariaDB, new_database: Make, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,13 @@ from MySQLdb import Error
 
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
+from tenant_backup.engines.marks import noted
 from tenant_backup.engines.mysql import endpoint, exchange, names, session
 from tenant_backup.engines.mysql.administrator import administer
 from tenant_backup.engines.mysql.endpoint import Connection, Login
 from tenant_backup.stages import load
 from tenant_backup.stages import swap as swap_stage
+from tests.dying import is_killed
 from tests.engines.mariadb import PASSWORDS, MariaDB
 from tests.engines.peer import OpenPeer, write_secrets
 from tests.stages.database.jobs import dumped, loaded, restore, start, swap
@@ -402,11 +403,6 @@ def killed(step: int, doing: Callable[[], None], after: str = "") -> bool:
 
     With `after` they are counted from the first statement with these words on.
     """
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-        return os.WIFSIGNALED(status)
     counted, run = [] if after else [""], Connection.run
 
     def counting(self: Connection, statement: str | bytes) -> int:
@@ -417,13 +413,11 @@ def killed(step: int, doing: Callable[[], None], after: str = "") -> bool:
             counted.append(text)
         return run(self, statement)
 
-    Connection.run = counting  # type: ignore[method-assign]
-    try:
+    def doomed() -> None:
+        Connection.run = counting  # type: ignore[method-assign]
         doing()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+
+    return is_killed(doomed)
 
 
 # Little of everything: every statement more is a place more where it is killed.
@@ -456,7 +450,7 @@ def version(maria: MariaDB, database: str) -> str:
 
 def side_of(maria: MariaDB, name: str, script: str) -> None:
     """What a Replace has built beside the live database when it begins to put it in place."""
-    side, mark = names.side_database(name, "uid-r"), names.mark("restoring", "uid-r")
+    side, mark = names.side_database(name, "uid-r"), noted("restoring", "uid-r")
     maria.sql(f"CREATE DATABASE {side} CHARACTER SET utf8mb4 COMMENT '\ntenantbackup.dev/{mark}'")
     maria.sql(f"GRANT ALL PRIVILEGES ON {side}.* TO tenant@'%'")
     maria.script(side, script.replace("' DO SELECT", "' DISABLE ON SLAVE DO SELECT"))
@@ -556,7 +550,7 @@ def test_what_a_failed_restore_left_is_taken_back_by_the_next_one(
     kept = dumped(maria, name)
 
     side = names.side_database(name, "failed")
-    maria.sql(f"CREATE DATABASE {side} COMMENT '\ntenantbackup.dev/{names.mark('restoring', 'failed')}'")
+    maria.sql(f"CREATE DATABASE {side} COMMENT '\ntenantbackup.dev/{noted('restoring', 'failed')}'")
     renames = partial(act, maria, lambda admin: exchange.replace(admin, name, {}), "failed")
     assert killed(1, renames, after="RENAME TABLE")
     assert maria.sql("SHOW TABLES", name) == [("a_view",), ("b_view",), ("y",)]

@@ -15,6 +15,7 @@ from typing import Any
 from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.engines.marks import noted
 
 from . import accounts, failures, moving, names
 from . import journal as journals
@@ -179,9 +180,9 @@ def _end(admin: Administrator, journal: Journal, state: State, end: State) -> No
 def _clear_away(admin: Administrator, journal: Journal, end: State) -> None:
     """Say how it ended, let everybody in, and drop what is not complete, the journal last."""
     if end is State.DONE and journal.word:
-        _mark(admin, journal.kept, names.mark(journal.word, journal.uid))
+        _mark(admin, journal.kept, noted(journal.word, journal.uid))
     if end is State.DONE and admin.mark(journal.live) == _unfinished(journal):
-        _mark(admin, journal.live, names.mark("restored", journal.uid))
+        _mark(admin, journal.live, noted("restored", journal.uid))
     for account in _definers(admin, journal.held) if journal.held else ():
         admin.take(journal.kept, account.sql)
     accounts.unlock(admin.connection, journal.accounts)
@@ -198,7 +199,7 @@ def _mark(admin: Administrator, database: str, mark: str) -> None:
 
 
 def _unfinished(journal: Journal) -> str:
-    return names.mark("restoring", journal.uid)
+    return noted("restoring", journal.uid)
 
 
 def _failure(error: Error, live: str) -> Failure:

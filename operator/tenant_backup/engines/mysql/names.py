@@ -61,11 +61,6 @@ def granted_previous(target: str) -> str:
     return quoted(f"{_escaped(_previous(target))}%")
 
 
-def mark(word: str, uid: str) -> str:
-    """What a restore notes behind a database's comment: how far it got with it."""
-    return f"{word} {handle(uid)}"
-
-
 def account(current_user: str) -> str:
     """Return user@host, as CURRENT_USER() says it, in quotes."""
     user, _, host = current_user.rpartition("@")

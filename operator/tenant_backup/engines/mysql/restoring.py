@@ -19,6 +19,8 @@ from tenant_backup.contract.job import Restore
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import facts, reaching
 from tenant_backup.engines.clearing import cleared
+from tenant_backup.engines.marks import noted
+from tenant_backup.engines.replacing import refuse_partial
 from tenant_backup.engines.seam import Contents
 
 from . import catalogue as catalogues
@@ -60,17 +62,17 @@ def restore(job: Restore, contents: Contents) -> dict[str, Any]:
 def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
-    _refuse_partial(job, catalogue)
+    refuse_partial(job, catalogue)
     _refuse_unsupported(catalogue, admin.connection.version)
     target, like = job.target_database, catalogue["database"]
-    grants.refuse_weak(admin.connection, target, job.uid, exchanges=_replaces(job))
+    grants.refuse_weak(admin.connection, target, job.uid, exchanges=job.replaces)
     _settle(job, admin)
-    if admin.mark(target) == names.mark("restored", job.uid):
+    if admin.mark(target) == noted("restored", job.uid):
         return _facts_again(admin, catalogue, None)
-    if admin.mark(_previous(job)) == names.mark("previous", job.uid):
+    if admin.mark(_previous(job)) == noted("previous", job.uid):
         return _facts_again(admin, catalogue, _previous(job))
     _refuse_taken(job, admin)
-    if _replaces(job):
+    if job.replaces:
         exchange.movable(admin, target)
     found = _definitions(contents)
     owner = _owner(server, target, has_code=any(not definitions.holds_rows(item) for item in found))
@@ -80,22 +82,18 @@ def _restore(
         login = admin.create_login(built)
         content = Content(server.as_login(login), built, catalogue, contents, job)
         loaded = load_rows(content, [item for item in found if definitions.holds_rows(item)])
-        with _given(admin, built, owner.account, for_good=not _replaces(job)):
+        with _given(admin, built, owner.account, for_good=not job.replaces):
             told, kept = _finish(job, owner, found, content)
-            if not _replaces(job):
+            if not job.replaces:
                 # From here on it is the restored database: a re-run answers, and nobody drops it any more.
-                admin.note(target, like["comment"], names.mark("restored", job.uid))
-        previous, lost = _put_in_place(job, admin, owner, like) if _replaces(job) else (None, [])
+                admin.note(target, like["comment"], noted("restored", job.uid))
+        previous, lost = _put_in_place(job, admin, owner, like) if job.replaces else (None, [])
     return facts.of_load(loaded, previous, kept.facts(), [*_loose(catalogue), *told, *lost])
-
-
-def _replaces(job: Restore) -> bool:
-    return job.strategy == "Replace"
 
 
 def _built(job: Restore) -> str:
     target = job.target_database
-    return names.side_database(target, job.uid) if _replaces(job) else target
+    return names.side_database(target, job.uid) if job.replaces else target
 
 
 def _previous(job: Restore) -> str:
@@ -103,7 +101,7 @@ def _previous(job: Restore) -> str:
 
 
 def _unfinished(job: Restore) -> str:
-    return names.mark("restoring", job.uid)
+    return noted("restoring", job.uid)
 
 
 def _settle(job: Restore, admin: Administrator) -> None:
@@ -124,17 +122,10 @@ def _put_in_place(
         return exchange.replace(admin, live, like)
 
 
-def _refuse_partial(job: Restore, catalogue: dict[str, Any]) -> None:
-    if catalogue["partial"] and _replaces(job):
-        modules = ", ".join(catalogue["modules"])
-        message = f"the backup has only the rows of {modules}; use strategy NewDatabase, or a complete backup"
-        raise Failure(Reason.PARTIAL_BACKUP, message)
-
-
 def _refuse_taken(job: Restore, admin: Administrator) -> None:
-    for name in (_built(job), _previous(job)) if _replaces(job) else (job.target_database,):
+    for name in (_built(job), _previous(job)) if job.replaces else (job.target_database,):
         if admin.mark(name) not in {None, _unfinished(job)}:
-            advice = "" if _replaces(job) else "choose another name in spec.target.database, or "
+            advice = "" if job.replaces else "choose another name in spec.target.database, or "
             raise Failure(Reason.NAME_TAKEN, f'database "{name}" exists; {advice}drop it')
 
 
@@ -191,7 +182,7 @@ def _clear(job: Restore, admin: Administrator, owner: Owner) -> None:
     admin.drop_login()
     if admin.mark(_built(job)) == _unfinished(job):
         admin.drop(_built(job))
-    if _replaces(job):
+    if job.replaces:
         admin.take(_built(job), owner.account)
 
 
@@ -199,7 +190,7 @@ def _finish(job: Restore, owner: Owner, found: list[Definition], content: Conten
     """Keep what the live database has, then create what is code, all as the tenant's own login."""
     code = [item for item in found if not definitions.holds_rows(item)]
     # Nothing runs in a database that is about to go elsewhere.
-    created = [definitions.parked(item) for item in code] if _replaces(job) else code
+    created = [definitions.parked(item) for item in code] if job.replaces else code
     with owner.server.connect(_built(job), session.for_loading()) as connection:
         kept = content.keep_live(connection)
         told = definitions.create_code(connection, created)

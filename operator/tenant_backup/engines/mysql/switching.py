@@ -8,9 +8,11 @@ from MySQLdb import Error
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Swap
-from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.reasons import Reason
 from tenant_backup.engines import reaching
 from tenant_backup.engines.clearing import cleared
+from tenant_backup.engines.marks import noted
+from tenant_backup.engines.replacing import nothing_kept
 
 from . import endpoint, exchange, failures, grants, moving, names
 from .administrator import Administrator, administer
@@ -38,11 +40,10 @@ def carry_out(job: Swap) -> dict[str, Any]:
 def _undo(admin: Administrator, live: str, kept: str) -> None:
     """A second call does nothing. Raises DATABASE_NOT_FOUND when nothing is kept."""
     mark = admin.mark(kept)
-    if mark == names.mark("undone", admin.uid):
+    if mark == noted("undone", admin.uid):
         return
-    if mark != names.mark("previous", admin.uid):
-        message = f'database "{kept}" is not there: nothing was kept, or it was dropped; restore a backup'
-        raise Failure(Reason.DATABASE_NOT_FOUND, message)
+    if mark != noted("previous", admin.uid):
+        raise nothing_kept(kept)
     exchange.switch_back(admin, live)
 
 

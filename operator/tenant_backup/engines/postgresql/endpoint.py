@@ -26,7 +26,7 @@ from . import failures, session
 
 PATIENCE = 15.0  # seconds a server may take to come up before it counts as unreachable
 _CONNECT_TIMEOUT = 5  # seconds for one try
-_SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
+SSL_MODES = {"Disable": "disable", "Prefer": "prefer", "Require": "require", "VerifyFull": "verify-full"}
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -111,7 +111,7 @@ def find(database: Database, login: Login, name: str | None = None) -> Endpoint:
         port=database.port,
         database=name or database.name,
         login=login,
-        sslmode=_SSL_MODES[database.tls_mode],
+        sslmode=SSL_MODES[database.tls_mode],
         sslrootcert=reaching.root_certificate(database),
     )
 

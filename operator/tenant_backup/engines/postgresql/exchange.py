@@ -16,13 +16,13 @@ from typing import Any
 import psycopg
 
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.handles import handle
+from tenant_backup.engines.marks import noted, with_mark
+from tenant_backup.engines.replacing import nothing_kept
 
 from . import failures, names
 from .administrator import Administrator
 from .endpoint import Connection
 from .names import literal, quoted
-from .properties import with_mark
 
 _TRIES = 3
 _LOCK_WAIT = "5s"
@@ -83,22 +83,21 @@ def switch_back(admin: Administrator, live: str) -> None:
     previous, side = names.previous_database(live, admin.uid), names.side_database(live, admin.uid)
     kept, present = admin.properties(previous), admin.properties(live)
     if kept is None:
-        message = f'database "{previous}" is not there: nothing was kept, or it was dropped; restore a backup'
-        raise Failure(Reason.DATABASE_NOT_FOUND, message)
-    if admin.mark(previous) == f"undone {handle(admin.uid)}":
+        raise nothing_kept(previous)
+    if admin.mark(previous) == noted("undone", admin.uid):
         return
     comments = [f"COMMENT ON DATABASE {quoted(previous)} IS {literal(kept['comment'])}"]
     if present is None:
         _exchange(admin, comments, [(previous, live)])
         return
-    mark = with_mark(present["comment"], f"undone {handle(admin.uid)}")
+    mark = with_mark(present["comment"], noted("undone", admin.uid))
     comments.append(f"COMMENT ON DATABASE {quoted(live)} IS {literal(mark)}")
     _exchange(admin, comments, [(live, side), (previous, live), (side, previous)])
 
 
 def previous_mark(admin: Administrator, previous: str, comment: str | None) -> str:
     """The statement that notes in the kept database what it is; `switch_back` reads it."""
-    mark = with_mark(comment, f"previous {handle(admin.uid)}")
+    mark = with_mark(comment, noted("previous", admin.uid))
     return f"COMMENT ON DATABASE {quoted(previous)} IS {literal(mark)}"
 
 

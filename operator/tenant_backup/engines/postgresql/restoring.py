@@ -12,10 +12,11 @@ import psycopg
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Restore
-from tenant_backup.contract.reasons import Failure, Reason
+from tenant_backup.contract.reasons import Reason
 from tenant_backup.engines import facts, reaching
 from tenant_backup.engines.clearing import cleared
-from tenant_backup.engines.handles import handle
+from tenant_backup.engines.marks import noted
+from tenant_backup.engines.replacing import refuse_partial
 from tenant_backup.engines.seam import Contents
 
 from . import definitions, endpoint, exchange, failures, names, properties, standing
@@ -40,7 +41,7 @@ def restore(job: Restore, contents: Contents) -> dict[str, Any]:
 def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
-    _refuse_partial(job, catalogue)
+    refuse_partial(job, catalogue)
     definitions.refuse_unsupported(catalogue, admin.connection.info.server_version)
     if standing.decide(_seen(job, admin)) is standing.Next.ANSWER:
         admin.drop_login()
@@ -50,7 +51,7 @@ def _restore(
     clean = cleared(lambda: _clear(job, admin), admin.drop_login, psycopg.Error)
     with admin.speaking_for(owner), clean:
         side = names.side_database(job.target_database, job.uid)
-        admin.create_side(side, owner, live if _replaces(job) and live else catalogue["database"])
+        admin.create_side(side, owner, live if job.replaces and live else catalogue["database"])
         login = admin.create_login(owner, job.deadline_seconds)
         target = server.as_login(login).on(side)
         source = Source(target, owner, server if live else None, catalogue, contents, job)
@@ -58,21 +59,10 @@ def _restore(
         return _put_in_place(job, admin, source, loaded)
 
 
-def _refuse_partial(job: Restore, catalogue: dict[str, Any]) -> None:
-    if catalogue["partial"] and _replaces(job):
-        modules = ", ".join(catalogue["modules"])
-        message = f"the backup has only the rows of {modules}; use strategy NewDatabase, or a complete backup"
-        raise Failure(Reason.PARTIAL_BACKUP, message)
-
-
-def _replaces(job: Restore) -> bool:
-    return job.strategy == "Replace"
-
-
 def _seen(job: Restore, admin: Administrator) -> standing.Standing:
     target = job.target_database
     return standing.Standing(
-        replace=_replaces(job),
+        replace=job.replaces,
         target=target,
         target_exists=admin.exists(target),
         target_is_ours=admin.mark(target) == _restored_mark(job),
@@ -82,7 +72,7 @@ def _seen(job: Restore, admin: Administrator) -> standing.Standing:
 
 
 def _restored_mark(job: Restore) -> str:
-    return f"restored {handle(job.uid)}"
+    return noted("restored", job.uid)
 
 
 def _owners(
@@ -101,7 +91,7 @@ def _clear(job: Restore, admin: Administrator) -> None:
 def _put_in_place(job: Restore, admin: Administrator, source: Source, loaded: Loaded) -> dict[str, Any]:
     """Rename, with everything a rename would lose: until now only the side database changed."""
     target = job.target_database
-    live = admin.properties(target) if _replaces(job) else None
+    live = admin.properties(target) if job.replaces else None
     if live:
         previous = names.previous_database(target, job.uid)
         side = source.side.database
