@@ -93,15 +93,20 @@ _STEPS: dict[type[jobs.Job], Sequence[Sequence[str]]] = {
     jobs.Verify: pipeline.VERIFY,
 }
 
+_OF_A_VOLUME: dict[type[jobs.Job], str] = {
+    jobs.Backup: "gather",
+    jobs.Restore: "place",
+    jobs.Swap: "switch",
+}
+
 
 def _steps(job: jobs.Job) -> Sequence[Sequence[str]]:
     steps = _STEPS.get(type(job), ((type(job).__name__.lower(),),))
-    if not isinstance(job, jobs.Backup | jobs.Restore):
+    if not isinstance(job, jobs.Backup | jobs.Restore | jobs.Swap):
         return steps
-    alone = () if job.database.engine else ("dump", "load")
-    stage = "gather" if isinstance(job, jobs.Backup) else "place"
+    alone = () if job.database.engine else ("dump", "load", "swap")
     last = [name for name in steps[-1] if name not in alone]
-    return (*steps[:-1], [*last, *(f"{stage} {volume.name}" for volume in job.files)])
+    return (*steps[:-1], [*last, *(f"{_OF_A_VOLUME[type(job)]} {volume.name}" for volume in job.files)])
 
 
 class _Watch:
