@@ -62,6 +62,7 @@ class Dialect:
     identified: Callable[[str], str]  # the clause of CREATE USER for a password
     shows_routine: Callable[[tuple[int, int], str], str]  # the right to see a routine's text, and on what
     has_comments: bool  # of databases
+    notes_broken_views: bool  # and believes that later: a view whose tables have left and come back has no columns
     client: str  # its client program
     executed: str  # statements that execute {text}, a variable
     executes_code: bool  # also if that creates a routine, a trigger or an event
@@ -109,6 +110,7 @@ AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
     identified=passwords.native,
     shows_routine=_shown_by_mariadb,
     has_comments=True,
+    notes_broken_views=False,
     client="mariadb",
     executed="EXECUTE IMMEDIATE {text};",
     executes_code=True,
@@ -144,6 +146,7 @@ WHERE unique_constraint_schema = {database} AND constraint_schema <> {database} 
     identified=passwords.caching_sha2,
     shows_routine=_shown_by_mysql,
     has_comments=False,
+    notes_broken_views=True,
     client="mysql",
     executed="PREPARE tenant_backup FROM {text};\nEXECUTE tenant_backup;\nDEALLOCATE PREPARE tenant_backup;",
     executes_code=False,

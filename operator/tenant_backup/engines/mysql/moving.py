@@ -136,10 +136,11 @@ def drop_events(connection: Connection, database: str) -> None:
 
 def make_room(connection: Connection, database: str, tables: set[str]) -> None:
     """Drop what keeps these tables from coming and others from going. Raises Error."""
+    every_view = connection.dialect.notes_broken_views
     in_the_way = [
         item
         for item in _named(connection, database)
-        if item.kind == "TRIGGER" or (item.kind == "VIEW" and item.name in tables)
+        if item.kind == "TRIGGER" or (item.kind == "VIEW" and (every_view or item.name in tables))
     ]
     _drop(connection, database, in_the_way)
 
