@@ -47,6 +47,7 @@ def volumes(tenant: Tenant) -> list[contract.Volume]:
             group=files.security_context.run_as_group,
             groups=list(files.security_context.supplemental_groups),
             exclude=list(files.exclude),
+            privileged=files.privileged,
         )
         for files in tenant.spec.files
     ]
