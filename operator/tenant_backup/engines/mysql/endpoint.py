@@ -118,7 +118,8 @@ class Endpoint:
         """
         connection = self._opened({**self._arguments(database), "local_infile": int(sends_files)})
         try:
-            connection.version = versions.supported(str(connection.raw.get_server_info()), self.dialect)
+            said = str(connection.raw.get_server_info())
+            connection.version = versions.supported(said, self.dialect)
             self._refuse_clear_text(connection)
             for statement in settings(self.dialect):
                 connection.run(statement)
