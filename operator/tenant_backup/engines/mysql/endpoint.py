@@ -112,7 +112,7 @@ class Endpoint:
         *,
         sends_files: bool = False,
     ) -> Iterator[Connection]:
-        """Open a session, in a database unless that is empty, and make it so by running `settings` (see session).
+        """Open a session, in a database unless that is empty, and make it what `settings` (see session) says.
 
         With `sends_files` the server may ask for the data of LOAD DATA LOCAL. Raises Failure.
         """

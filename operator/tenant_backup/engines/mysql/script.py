@@ -38,7 +38,7 @@ _PLAIN = re.compile(
     r"|'(?:[^'\\\r\0]|'')*+'|`(?:[^`\\\r\0]|``)*+`)++"
 )
 # What both MySQL's program and its server read alike, in a character set in which no byte of a longer
-# character is one of ASCII: words, comments, names and strings. In a name the program lets a backslash escape.
+# character is one of ASCII: words, comments, names and strings. In names the program lets backslashes escape.
 _WORDS = r"[A-Za-z0-9_ \t\n(),;.=<>!+%&|^~@:?$\[\]{}]++|[^\x00-\x7f]++|-(?!-)|\*(?!/)|/(?!\*)"
 _COMMENTS = (
     r"(?:-- |\#)[^\n\r\0\x1a]*+\n|/\*(?![!+M])(?:[^*\r\0\x1a]|\*(?!/))*+\*/|/\*\+[A-Za-z0-9_ (),.=@]*+\*/"
@@ -115,7 +115,8 @@ def _between_delimiters(item: Definition, sql: str) -> bytes:
         advice = "such as a carriage return, or a backslash outside of a string; use `tenant-backup restore`"
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
     end = next(end for end in (f"//{number}//" for number in itertools.count()) if end not in sql)
-    return encoded(f"{item.session};\nDELIMITER {end}\n{sql}\n{end}\nDELIMITER ;\n")
+    # In small letters: after `\C binary` the program knows no others.
+    return encoded(f"{item.session};\ndelimiter {end}\n{sql}\n{end}\ndelimiter ;\n")
 
 
 def _views_in_order(waiting: dict[str, Definition]) -> Iterator[Definition]:
