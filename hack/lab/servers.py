@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 from .kubectl import Kubectl
 
 HR_SQL = Path(__file__).with_name("hr.sql")
+HR_MYSQL = Path(__file__).with_name("hr_mysql.sql")
 RECEIVER_PY = Path(__file__).with_name("receiver.py")
 _RESTRICTED_POD = {
     "runAsNonRoot": True,
@@ -83,7 +85,14 @@ class Postgres(_Server):
         rows = self.sql("\nUNION ALL ".join(parts) + " ORDER BY 1", database).splitlines()
         return dict(row.split("|", 1) for row in rows)
 
+    def definitions(self, database: str) -> str:
+        """Return all definitions as pg_dump writes them, the same for databases that are the same."""
+        command = ["pg_dump", "-U", "postgres", "--schema-only", database]
+        text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
+        return "\n".join(line for line in text.splitlines() if not _OF_THIS_DUMP.match(line))
 
+
+_OF_THIS_DUMP = re.compile(r"\\(un)?restrict ")
 _TABLES = """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_' ORDER BY 1"""
 
@@ -143,17 +152,45 @@ class MariaDB(_Server):
             f" GRANT {rights} ON {database}.* TO {database}@'%'"
         )
 
+    def create_tenant(self, database: str, password: str) -> None:
+        """Create a database and an account of the same name, filled with an HR product's tables."""
+        self.create_database(database, password)
+        self.as_tenant(database, password, HR_MYSQL.read_text())
+
+    def hashes(self, database: str, *, without: dict[str, list[str]] | None = None) -> dict[str, str]:
+        """Return {table: "rows hash"}: counted and hashed by the server, whatever the order of rows.
+
+        `without` names columns left out of the hash, by table.
+        """
+        columns: dict[str, list[str]] = {}
+        for line in self.sql(_COLUMNS.format(database=database)).splitlines():
+            table, column = line.split("\t")
+            if column not in (without or {}).get(table, []):
+                columns.setdefault(table, []).append(column)
+        rows = self.sql("\nUNION ALL ".join(map(_row_hashes, columns, columns.values())), database)
+        return dict(row.split("\t", 1) for row in rows.splitlines())
+
     def fingerprint(self, database: str) -> str:
         """Each table's checksum, and all definitions and triggers as the server's own program writes them."""
         names = self.sql(
             f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
             " AND table_type = 'BASE TABLE' ORDER BY 1"
         ).split()
-        sums = [self.sql(f"CHECKSUM TABLE {name} EXTENDED", database).split("\t")[1] for name in names]
+        sums = self.sql(f"CHECKSUM TABLE {', '.join(names)} EXTENDED", database).splitlines()
         options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
         command = [self.dumper, *_AS_ROOT, *options, database]
         text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
-        return "\n".join([*map(" ".join, zip(names, sums, strict=True)), text])
+        return "\n".join([*(line.partition(".")[2] for line in sums), text])
+
+
+_COLUMNS = """SELECT table_name, column_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_schema = '{database}' AND table_type = 'BASE TABLE' ORDER BY table_name, ordinal_position"""
+
+
+def _row_hashes(table: str, columns: list[str]) -> str:
+    values = ", ".join(f"quote(`{column}`)" for column in columns)
+    hashed = f"cast(conv(left(md5(concat_ws(',', {values})), 15), 16, 10) AS unsigned)"
+    return f"SELECT '{table}', concat(count(*), ' ', coalesce(sum({hashed}), 0)) FROM `{table}`"
 
 
 @dataclass(frozen=True)
