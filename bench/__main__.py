@@ -1,4 +1,4 @@
-"""Run the bench, or a part of it: ONLY=pg, repeats, memory, cluster, crowd or scale; SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, repeats, memory, files, cluster, crowd or scale; SIZE in GB of rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 from hack.lab.kubectl import ROOT
 from hack.localcluster import builds
 
-from . import cluster, crowd, page, postgresql, scale
+from . import cluster, crowd, files, page, postgresql, scale
 from .figures import Figures
 
-ALONE = ("pg", "repeats", "memory", "scale")  # with nothing else on the machine
+ALONE = ("pg", "repeats", "memory", "files", "scale")  # with nothing else on the machine
 ON_THE_CLUSTER = ("cluster", "crowd")
 PARTS = (*ALONE, *ON_THE_CLUSTER)
 
@@ -38,6 +38,8 @@ def main() -> int:
         postgresql.measure_repeats(figures, options.size, options.runs)
     if "memory" in parts:
         postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
+    if "files" in parts:
+        files.measure(figures, options.size, options.runs)
     if "scale" in parts:
         scale.measure(figures, options.tenants)
     if set(parts) & set(ON_THE_CLUSTER):

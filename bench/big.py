@@ -38,7 +38,7 @@ _TENANT = jobs.Tenant("bench", "default", NAME, NAME)
 @contextmanager
 def big_database(size: float) -> Iterator[Big]:
     """A server with `size` GB of rows, and a folder for what is made of them; both go away."""
-    with host_postgres() as server, _store(size) as folder:
+    with host_postgres() as server, store(size) as folder:
         print(f"PostgreSQL: filling a database with about {size:g} GB of rows …", flush=True)
         server.sql(f"CREATE ROLE big LOGIN PASSWORD '{PASSWORD}'; CREATE DATABASE big OWNER big")
         rows = {table: int(size * count) for table, count in _ROWS_PER_GB.items()}
@@ -47,7 +47,7 @@ def big_database(size: float) -> Iterator[Big]:
         yield Big(server, Path(folder), rows)
 
 
-def _store(size: float) -> tempfile.TemporaryDirectory[str]:
+def store(size: float) -> tempfile.TemporaryDirectory[str]:
     """A folder in memory, where it is large enough: the pipes write nothing, so no disk is measured."""
     memory = Path("/dev/shm")
     room = memory.is_dir() and shutil.disk_usage(memory).free > 4 * size * 1e9

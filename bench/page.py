@@ -59,6 +59,19 @@ _ROWS = (
     _Row("rss_archive", "peak memory of `archive`", "≤ 256 MiB", operator.le, 256 << 20),
     _Row("rss_upload", "peak memory of `upload`", "≤ 256 MiB", operator.le, 256 << 20),
     _Row("rss_growth", "peak memory, largest against smallest database", "≤ 1.10 ×", operator.le, 1.1),
+    _Row(
+        "files_full_vs_tar_pipe",
+        "full backup of a volume with 100,000 small files and large ones, against"
+        " `tar \\| zstd -3 \\| openssl aes-256-ctr \\| sha256sum`",
+        "≥ 1.0 ×",
+        operator.ge,
+        1,
+    ),
+    _Row("files_full_seconds", "full backup of them"),
+    _Row("files_unchanged_vs_tar_pipe", "the next one, nothing changed", "≥ 5 ×", operator.ge, 5),
+    _Row("files_unchanged_seconds", "it takes"),
+    _Row("files_unchanged_added_share", "it adds, of what the backup has", "< 1 %", operator.lt, 0.01),
+    _Row("rss_gather", "peak memory of `gather`", "≤ 64 MiB", operator.le, 64 << 20),
     _Row("small_tenant_seconds", "tenant of 1 MB, `kubectl apply` to Succeeded", "< 5 s", operator.lt, 5),
     _Row("pg_800mb_seconds", "tenant of 800 MB, `kubectl apply` to Succeeded", "< 8 s", operator.lt, 8),
     _Row("missing_database_seconds", "a missing database is reported after", "< 10 s", operator.lt, 10),
@@ -96,6 +109,8 @@ _RATIOS = {
     "pg_full_vs_gzip": "full backup\ngzip",
     "pg_full_vs_restic": "full backup\nrestic from stdin",
     "pg_restore_vs_pg_restore_j2": "restore\npg_restore -j2",
+    "files_full_vs_tar_pipe": "files, full\ntar | zstd | openssl | sha256sum",
+    "files_unchanged_vs_tar_pipe": "files, unchanged\ntar | zstd | openssl | sha256sum",
 }
 _INTRODUCTION = """# Performance
 
