@@ -37,7 +37,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-24s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Local cluster
-.PHONY: cluster-up cluster-down cluster-status cluster-load images
+.PHONY: cluster-up cluster-down cluster-status cluster-load images images-for-tests
 cluster-up:  ## start a real single-node Kubernetes on this machine (root; about 15 minutes the first time)
 	@$(CLUSTER) up
 
@@ -57,6 +57,9 @@ cluster-and-images:
 images:  ## build the images and load them; or push them: make images PUSH=registry/name
 	@$(CLUSTER) images $(if $(PUSH),--push $(PUSH))
 
+images-for-tests:
+	@$(CLUSTER) images --for-tests
+
 ##@ Use
 .PHONY: install demo
 install: $(CLUSTER_READY)  ## install the operator by its chart into namespace tenant-backup-system
@@ -66,7 +69,7 @@ install: $(CLUSTER_READY)  ## install the operator by its chart into namespace t
 	  --set runner.image.repository=$(IMAGES)/tenant-backup-runner,runner.image.tag=dev \
 	  --set-string podAnnotations.image="$$(cat $(LOCAL)/operator-image)"
 
-demo: setup install  ## two tenants: back up, destroy, restore, prove equal
+demo: setup install  ## two tenants, rows and files: back up, destroy, restore, prove equal
 	$(PYTHON) -m hack.demo --images $(IMAGES)/ $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 ##@ Develop
@@ -105,7 +108,7 @@ lint: setup
 
 # The tests of the cluster's own life take it down many times; some tests chosen by hand leave it alone.
 test: packages  ## every test, on real parts; PYTEST_ARGS="-k name" runs some
-	@$(TOGETHER) verify cluster-up images
+	@$(TOGETHER) verify cluster-up images-for-tests
 	$(PYTHON) -m pytest $(if $(PYTEST_ARGS),-m "not owns_cluster" $(PYTEST_ARGS),-n 3)
 
 bench: packages setup  ## measure against what people use today; ONLY=pg, SIZE=0.2 run parts

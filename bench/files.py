@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ import pyrage
 from hack.lab.chain import Chain, facts
 from tenant_backup.contract import job as jobs
 
-from .big import seconds, store
 from .figures import Figures
+from .stages import seconds, shell, store
 
 _PIPE = "tar -cf - . | zstd -3 -c | openssl enc -aes-256-ctr -K $KEY -iv $IV | sha256sum"
 _SMALL = 100_000  # files
@@ -83,9 +82,7 @@ class _Volume:
 
     def pipe(self) -> None:
         """Run the rival's command line."""
-        keys = {"KEY": secrets.token_hex(32), "IV": secrets.token_hex(16), "PATH": "/usr/bin:/bin"}
-        words = ["bash", "-e", "-o", "pipefail", "-c", _PIPE]
-        subprocess.run(words, env=keys, cwd=self._top, check=True, capture_output=True)
+        shell(_PIPE, os.environ, self._top)
 
     def back_up(self, mode: Literal["Full", "Incremental"]) -> None:
         """Make one backup; of those before only the one that this builds on stays."""

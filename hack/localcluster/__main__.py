@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "images" if arguments.push:
             images.push(arguments.push)
         case "images":
-            lifecycle.build_and_load_images()
+            lifecycle.build_and_load_images(for_tests=arguments.for_tests)
     return 0
 
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="load an image archive into the cluster")
     load.add_argument("archive", type=Path)
     build = commands.add_parser("images", help="build the images and load them if the cluster is up")
+    build.add_argument("--for-tests", action="store_true", help="also those that only the tests use")
     build.add_argument("--push", metavar="REGISTRY/NAME", help="push operator and runner there instead")
     return parser
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Image:
     target: str | None = None
     arguments: tuple[str, ...] = ()
     program: builds.Build | None = None  # copied into the build context
+    only_tests: bool = False  # neither users nor the demo need it
 
     def files(self) -> Iterator[Path]:
         """Every source file, in a stable order."""
@@ -93,6 +94,7 @@ IMAGES = (
         ("tests/images/postgres",),
         ("bookworm",),
         arguments=("DEBIAN=bookworm", "MAJOR=15"),
+        only_tests=True,
     ),
     Image(
         "localhost/test-postgres:17",
@@ -102,10 +104,34 @@ IMAGES = (
         arguments=("DEBIAN=trixie", "MAJOR=17"),
     ),
     Image(
+        "localhost/test-postgres:18",
+        "tests/images/postgres/Dockerfile",
+        ("tests/images/postgres",),
+        ("sid",),
+        arguments=("DEBIAN=sid", "MAJOR=18"),
+        only_tests=True,
+    ),
+    Image(
         "localhost/test-mariadb:10.11",
         "tests/images/mariadb/Dockerfile",
         ("tests/images/mariadb",),
         ("bookworm",),
+        arguments=("DEBIAN=bookworm",),
+        only_tests=True,
+    ),
+    Image(
+        "localhost/test-mariadb:11.8",
+        "tests/images/mariadb/Dockerfile",
+        ("tests/images/mariadb",),
+        ("trixie",),
+        arguments=("DEBIAN=trixie",),
+    ),
+    Image(
+        "localhost/test-mysql:9",
+        "tests/images/mysql/Dockerfile",
+        ("tests/images/mysql",),
+        ("sid",),
+        only_tests=True,
     ),
     Image(
         "localhost/test-versitygw:dev",
@@ -122,10 +148,10 @@ def built() -> dict[Image, Path]:
     return {image: archive for image in IMAGES if (archive := image.archive()).exists()}
 
 
-def build() -> dict[Image, Path]:
-    """Build every image whose archive is not in the cache; return the archives of all."""
+def build(images: Sequence[Image]) -> dict[Image, Path]:
+    """Build the images whose archive is not in the cache; return the archives of all."""
     # Looked at once: the source may change while we build.
-    archives = {image: image.archive() for image in IMAGES}
+    archives = {image: image.archive() for image in images}
     missing = [image for image, archive in archives.items() if not archive.exists()]
     missing.sort(key=lambda image: image.program is not None)  # somebody else may be compiling now
     for number, image in enumerate(missing, 1):
@@ -169,12 +195,12 @@ def load_pause() -> None:
 
 
 def push(registry: str) -> None:
-    """Build every image with the builder that is there and push it as REGISTRY/name:tag."""
+    """Build the images that users need with the builder that is there; push them as REGISTRY/name:tag."""
     builder = next((name for name in ("docker", "podman", "buildah") if _works(name)), None)
     if not builder:
         raise Problem("no image builder works here: start docker, or install podman or buildah.")
     builds.ensure(tuple(image.program for image in IMAGES if image.program))
-    for image in IMAGES:
+    for image in (image for image in IMAGES if not image.only_tests):
         name = f"{registry}/{image.name.removeprefix('localhost/')}"
         with step(f"building and pushing {name} with {builder}"):
             _build_with(builder, image, name)
@@ -247,6 +273,8 @@ def _ensure_base(release: str) -> None:
         # No recommendations and no translations, as in the hub's image.
         options += ["--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/* $1/var/log/*"]
         options += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
+        # Its release file is renewed several times a day, and mirrors lag behind.
+        options += ['--aptopt=Acquire::Check-Valid-Until "false"'] if release == "sid" else []
         _run(["mmdebstrap", "--quiet", "--variant=minbase", *options, release, f"{folder}/rootfs.tar"])
         _from_scratch(Path(folder), "ADD rootfs.tar /", name, command='CMD ["bash"]')
 

@@ -84,15 +84,15 @@ def tools() -> None:
     _link(builds.HELM, "helm")
 
 
-def build_and_load_images() -> None:
-    """Build all images; load them when the cluster is up."""
+def build_and_load_images(*, for_tests: bool = False) -> None:
+    """Build the images that users need, or all; load them when the cluster is up."""
     checks.machine_is_suitable()
     checks.programs_are_installed()
     # While they are built, the cluster may come up.
     with only_one(images.LOCK, "the cache of images"):
-        archives = images.build()
+        archives = images.build([image for image in images.IMAGES if for_tests or not image.only_tests])
         with only_one(LOCK, "the local cluster"):
-            if _exists():
+            if processes.running():
                 images.load(archives)
         images.write_identity(archives)
 

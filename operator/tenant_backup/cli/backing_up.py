@@ -86,8 +86,8 @@ def folders(tenant: Tenant, given: Sequence[str]) -> dict[str, Path]:
     if not names:
         raise Failure(Reason.INVALID_SPEC, "the Tenant has no spec.files; leave --files out")
     if set(found) != set(names) or len(found) != len(given):
-        message = f"--files has to name each of spec.files once, {', '.join(names)}, as in {names[0]}=/srv/files"
-        raise Failure(Reason.INVALID_SPEC, message)
+        message = f"--files has to name each of spec.files once: {', '.join(names)}"
+        raise Failure(Reason.INVALID_SPEC, f"{message}; as in {names[0]}=/srv/files")
     for folder in found.values():
         if not folder.is_dir():
             raise Failure(Reason.INVALID_SPEC, f"--files: there is no folder {folder}; correct it")
