@@ -24,6 +24,7 @@ from .values import (
     SigningKey,
     StoredBytes,
     TableName,
+    VolumeGlob,
     VolumeName,
 )
 
@@ -111,12 +112,23 @@ class Files(Struct):
 
 
 class Module(Struct):
-    """A named group of tables that can be backed up on its own."""
+    """A named group of tables and files that can be backed up on its own."""
+
+    RULES: ClassVar = (
+        Rule(
+            "(has(self.tables) && size(self.tables) > 0) || (has(self.files) && size(self.files) > 0)",
+            "a module needs tables, files, or both",
+        ),
+    )
 
     name: ModuleName
     """Name of the module, unique in the tenant."""
-    tables: tuple[TableName, ...] = Field(min_length=1, max_length=500, json_schema_extra=UNIQUE)
+    tables: tuple[TableName, ...] = Field(default=(), max_length=500, json_schema_extra=UNIQUE)
     """Tables as schema.table (MariaDB, MySQL: database.table); patterns such as `public.hr_*` are allowed."""
+    files: tuple[VolumeGlob, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
+    """Files as volume:path, such as `uploads:hr/**`: the volume's name in spec.files, and paths from its top.
+    `*` and `?` stand for what is in one name, `**` also for slashes.
+    """
 
 
 class ExcludedColumn(Struct):
@@ -231,7 +243,7 @@ class TenantSpec(Struct):
         max_length=100,
         json_schema_extra=keyed_by("name"),
     )
-    """Named groups of tables, for backups of a part."""
+    """Named groups of tables and files, for backups of a part."""
     exclusions: Exclusions = Exclusions()
     """What is left out of every backup."""
     encryption: Encryption = Encryption()
