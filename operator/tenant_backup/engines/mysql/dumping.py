@@ -96,7 +96,7 @@ def reading(job: Backup) -> Iterator[Reading]:
     policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
     name = job.database.name
     try:
-        with server_of(job).connect(name, session.for_reading()) as leader:
+        with server_of(job).connect(name, session.for_reading) as leader:
             held = snapshot.take(leader, name, lambda tables: check(leader, name, tables, policy))
             choices = selection.choose(held.tables, policy)
             described = catalogue.describe(leader, name, choices, policy, held.at)
