@@ -33,6 +33,7 @@ STAGES = (
     "place",
     "swap",
     "preflight",
+    "survey",
     "probe",
     "delete",
     "collect",
@@ -40,7 +41,7 @@ STAGES = (
     "inspect",
     "examine",
 )
-OF_A_VOLUME = ("gather", "place")
+OF_A_VOLUME = ("gather", "place", "survey")
 
 
 def main(arguments: list[str]) -> int:

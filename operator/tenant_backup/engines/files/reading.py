@@ -106,7 +106,7 @@ class Session:
         """See seam.Session."""
         reading = self.reading
         reading.began = _now()
-        with _told(reading.volume):
+        with told(reading.volume):
             leave_out = names.matcher(reading.volume.exclude)
             for found in walk(reading.root, leave_out, self.unreadable.add):
                 if self.stopped:
@@ -116,7 +116,7 @@ class Session:
             self.out.flush()
         reading.ended = _now()
         if self.unreadable.count:
-            raise _unreadable(reading.volume, self.unreadable)
+            raise unreadable(reading.volume, self.unreadable)
 
     def close(self) -> None:
         """See seam.Session: whoever opened the volume closes it."""
@@ -199,7 +199,7 @@ class Session:
 @contextlib.contextmanager
 def reading(volume: Volume) -> Iterator[Reading]:
     """Open a volume that is mounted below paths.FILES. Raises Failure."""
-    with _told(volume):
+    with told(volume):
         root = os.open(paths.FILES / volume.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield Reading(volume, root)
@@ -276,12 +276,12 @@ def _extents(descriptor: int, status: os.stat_result) -> tar.Extents | None:
 
 
 @contextlib.contextmanager
-def _told(volume: Volume) -> Iterator[None]:
+def told(volume: Volume) -> Iterator[None]:
     """Turn what the volume refuses into a Failure; a lost connection is the caller's."""
     try:
         yield
     except PermissionError:
-        raise _unreadable(volume, Listed(1, ["."])) from None
+        raise unreadable(volume, Listed(1, ["."])) from None
     except OSError as error:
         if error.errno in _CONNECTION_LOST:
             raise
@@ -291,10 +291,11 @@ def _told(volume: Volume) -> Iterator[None]:
         raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=True) from error
 
 
-def _unreadable(volume: Volume, found: Listed) -> Failure:
-    told = names.listed(found.paths[:_TOLD], found.count)
+def unreadable(volume: Volume, found: Listed) -> Failure:
+    """Return what to say of what the volume's user cannot read."""
+    listed = names.listed(found.paths[:_TOLD], found.count)
     message = (
-        f"user {os.geteuid()}, group {os.getegid()} cannot read {told} on volume {volume.name}; set"
+        f"user {os.geteuid()}, group {os.getegid()} cannot read {listed} on volume {volume.name}; set"
         " securityContext of that entry of the Tenant's spec.files to who can, or leave them out with exclude"
     )
     return Failure(Reason.PERMISSION_DENIED, message)

@@ -75,6 +75,7 @@ def _table(choice: Choice[Table], parts: list[Range], rows: dict[str, int], poli
         "segments": names,
         "bytes": sum(part.bytes for part in parts),
         "withRows": choice.with_rows,
+        "modules": list(choice.modules),
         "columns": list(choice.columns),
         "primaryKey": list(table.primary_key),
         "excluded": [_excluded(name, table.full_name, policy) for name in choice.excluded],

@@ -19,17 +19,26 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, r.rolname, coalesce(am.amna
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        row_security_active(c.oid),
        ARRAY(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid ORDER BY inhseqno),
-       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
-             AND NOT attisdropped AND attgenerated = '' ORDER BY attnum),
-       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
-             AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum),
+       coalesce(a.columns, '{}'), coalesce(a.generated, '{}'),
        ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number,
        place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE i.indrelid = c.oid
-       AND i.indisprimary ORDER BY k.place) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN
-       pg_roles r ON r.oid = c.relowner LEFT JOIN pg_am am ON am.oid = c.relam WHERE c.relkind IN ('r', 'p')
-       AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname <> 'information_schema' AND n.nspname !~
-       '^pg_' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid =
-       c.oid AND d.deptype = 'e') ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+       AND i.indisprimary ORDER BY k.place),
+       coalesce(a.required, '{}'), coalesce(a.filled, '{}')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
+     LEFT JOIN pg_am am ON am.oid = c.relam
+     CROSS JOIN LATERAL (
+       SELECT array_agg(attname::text ORDER BY attnum) FILTER (WHERE attgenerated = '') AS columns,
+              array_agg(attname::text ORDER BY attnum) FILTER (WHERE attgenerated <> '') AS generated,
+              array_agg(attname::text) FILTER (WHERE attnotnull OR typnotnull) AS required,
+              array_agg(attname::text) FILTER (WHERE atthasdef OR attidentity <> '' OR typdefault IS NOT NULL)
+                AS filled
+       FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+       WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 
 _SIZES = """
@@ -96,6 +105,8 @@ class Table:
     columns: tuple[str, ...]
     generated: tuple[str, ...]
     primary_key: tuple[str, ...]
+    required: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
 
     @property
     def full_name(self) -> str:
@@ -140,7 +151,7 @@ def select(choice: Choice[Table], where: str) -> str:
 def tables(connection: Connection) -> list[Table]:
     """List the tables of the database that are its own (not an extension's), in a stable order."""
     return [
-        Table(*row[:8], *(tuple(values) for values in row[8:]))
+        Table(*row[:8], *(tuple(values) for values in row[8:12]), *(frozenset(names) for names in row[12:]))
         for row in connection.execute(_TABLES).fetchall()
     ]
 
@@ -156,10 +167,10 @@ def block_size(connection: Connection) -> int:
     return int(scalar(connection, "SELECT current_setting('block_size')"))
 
 
-def unreadable_sequences(connection: Connection) -> list[str]:
-    """Name the sequences whose value we may not read, quoted."""
+def unreadable_sequences(connection: Connection) -> list[tuple[str, str]]:
+    """List the sequences whose value we may not read, as (schema, name)."""
     found = connection.execute(_SEQUENCES).fetchall()
-    return [quoted(schema, name) for schema, name, readable in found if not readable]
+    return [(schema, name) for schema, name, readable in found if not readable]
 
 
 def sequences(connection: Connection, batch: int = 200) -> list[dict[str, Any]]:
