@@ -1,18 +1,27 @@
-"""Run the bench, or a part of it: ONLY=pg, repeats, memory, cluster, crowd or scale; SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, mariadb, tables, repeats, memory, files, …; SIZE in GB of rows."""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 import sys
+from collections.abc import Collection
 
 from hack.lab.kubectl import ROOT
 from hack.localcluster import builds
 
-from . import cluster, crowd, page, postgresql, scale
+from . import cluster, crowd, files, mysql, page, postgresql, scale
 from .figures import Figures
 
-ALONE = ("pg", "repeats", "memory", "scale")  # with nothing else on the machine
+ALONE = (
+    "pg",
+    *(family.key for family in mysql.FAMILIES),
+    "tables",
+    "repeats",
+    "memory",
+    "files",
+    "scale",
+)  # with nothing else on the machine
 ON_THE_CLUSTER = ("cluster", "crowd")
 PARTS = (*ALONE, *ON_THE_CLUSTER)
 
@@ -32,14 +41,7 @@ def main() -> int:
     if set(parts) & set(ALONE):
         subprocess.run([sys.executable, "-m", "hack.localcluster", "down"], cwd=ROOT, check=True)
         builds.ensure((builds.ETCD, builds.KUBERNETES))
-    if "pg" in parts:
-        postgresql.measure_full_and_restore(figures, options.size, options.runs)
-    if "repeats" in parts:
-        postgresql.measure_repeats(figures, options.size, options.runs)
-    if "memory" in parts:
-        postgresql.measure_memory(figures, [options.size / 4, options.size, 5 * options.size])
-    if "scale" in parts:
-        scale.measure(figures, options.tenants)
+        _alone(figures, parts, options)
     if set(parts) & set(ON_THE_CLUSTER):
         subprocess.run(["make", "-s", "install"], cwd=ROOT, check=True)
     if "cluster" in parts:
@@ -49,6 +51,28 @@ def main() -> int:
     page.write(figures.write(ROOT / "build" / "bench.json"), ROOT / "docs")
     print("written to build/bench.json and docs/performance.md")
     return 0
+
+
+def _alone(figures: Figures, parts: Collection[str], options: argparse.Namespace) -> None:
+    """Measure what needs no cluster."""
+    size, runs = options.size, options.runs
+    if "pg" in parts:
+        postgresql.measure_full_and_restore(figures, size, runs)
+    for family in mysql.FAMILIES:
+        if family.key in parts:
+            mysql.measure(figures, family, size, runs)
+    if "tables" in parts:
+        postgresql.measure_many_tables(figures, runs)
+        for family in mysql.FAMILIES:
+            mysql.measure_many_tables(figures, family, runs)
+    if "repeats" in parts:
+        postgresql.measure_repeats(figures, size, runs)
+    if "memory" in parts:
+        postgresql.measure_memory(figures, [size / 4, size, 5 * size])
+    if "files" in parts:
+        files.measure(figures, size, runs)
+    if "scale" in parts:
+        scale.measure(figures, options.tenants)
 
 
 if __name__ == "__main__":

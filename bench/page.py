@@ -30,6 +30,26 @@ class _Row:
         return "kept" if self.keeps(value, self.bound) else "**missed**"
 
 
+def _family(key: str, title: str) -> tuple[_Row, ...]:
+    """The rows of MariaDB or MySQL."""
+    dump, client = f"{key}{'-' * (key == 'mariadb')}dump", key
+    pipe = f"{title}, full backup against `{dump} \\| zstd -3 \\| openssl aes-256-ctr \\| sha256sum`"
+    restore, many = f"{title}, restore against `{client} <`", f"{title}, 5,000 tables, against `{dump}`"
+    memory = {"dump": 64, "archive": 256, "upload": 256, "open": 256, "load": 256}  # MiB
+    return (
+        _Row(f"{key}_full_vs_openssl_pipe", pipe, "≥ 1.0 ×", operator.ge, 1),
+        _Row(f"{key}_restore_vs_client", restore, "≥ 1.2 ×", operator.ge, 1.2),
+        _Row(f"{key}_full_seconds", "full backup"),
+        _Row(f"{key}_restore_seconds", "restore"),
+        _Row(f"{key}_5000_tables_vs_dump", many, "≥ 0.83 ×", operator.ge, 1 / 1.2),
+        _Row(f"{key}_5000_tables_seconds", "their full backup"),
+        *(
+            _Row(f"{key}_rss_{stage}", f"peak memory of `{stage}`", f"≤ {most} MiB", operator.le, most << 20)
+            for stage, most in memory.items()
+        ),
+    )
+
+
 _ROWS = (
     _Row(
         "pg_full_vs_openssl_pipe",
@@ -50,6 +70,15 @@ _ROWS = (
     _Row("pg_full_seconds", "full backup"),
     _Row("pg_full_bytes_per_second", "read from the database each second"),
     _Row("pg_restore_seconds", "restore"),
+    *(row for key, title in (("mariadb", "MariaDB"), ("mysql", "MySQL")) for row in _family(key, title)),
+    _Row(
+        "pg_5000_tables_vs_dump",
+        "PostgreSQL, 5,000 tables, against `pg_dump`",
+        "≥ 0.83 ×",
+        operator.ge,
+        1 / 1.2,
+    ),
+    _Row("pg_5000_tables_seconds", "their full backup"),
     _Row("unchanged_seconds", "second backup, nothing changed"),
     _Row("unchanged_added_share", "it adds, of what the backup has", "< 1 %", operator.lt, 0.01),
     _Row("changed_0_1pct_added_share", "0.1 % of the rows changed: adds"),
@@ -59,6 +88,19 @@ _ROWS = (
     _Row("rss_archive", "peak memory of `archive`", "≤ 256 MiB", operator.le, 256 << 20),
     _Row("rss_upload", "peak memory of `upload`", "≤ 256 MiB", operator.le, 256 << 20),
     _Row("rss_growth", "peak memory, largest against smallest database", "≤ 1.10 ×", operator.le, 1.1),
+    _Row(
+        "files_full_vs_tar_pipe",
+        "full backup of a volume with 100,000 small files and large ones, against"
+        " `tar \\| zstd -3 \\| openssl aes-256-ctr \\| sha256sum`",
+        "≥ 1.0 ×",
+        operator.ge,
+        1,
+    ),
+    _Row("files_full_seconds", "full backup of them"),
+    _Row("files_unchanged_vs_tar_pipe", "the next one, nothing changed", "≥ 5 ×", operator.ge, 5),
+    _Row("files_unchanged_seconds", "it takes"),
+    _Row("files_unchanged_added_share", "it adds, of what the backup has", "< 1 %", operator.lt, 0.01),
+    _Row("rss_gather", "peak memory of `gather`", "≤ 64 MiB", operator.le, 64 << 20),
     _Row("small_tenant_seconds", "tenant of 1 MB, `kubectl apply` to Succeeded", "< 5 s", operator.lt, 5),
     _Row("pg_800mb_seconds", "tenant of 800 MB, `kubectl apply` to Succeeded", "< 8 s", operator.lt, 8),
     _Row("missing_database_seconds", "a missing database is reported after", "< 10 s", operator.lt, 10),
@@ -96,6 +138,12 @@ _RATIOS = {
     "pg_full_vs_gzip": "full backup\ngzip",
     "pg_full_vs_restic": "full backup\nrestic from stdin",
     "pg_restore_vs_pg_restore_j2": "restore\npg_restore -j2",
+    "files_full_vs_tar_pipe": "files, full\ntar | zstd | openssl | sha256sum",
+    "files_unchanged_vs_tar_pipe": "files, unchanged\ntar | zstd | openssl | sha256sum",
+    "mariadb_full_vs_openssl_pipe": "MariaDB, full backup\nzstd | openssl | sha256sum",
+    "mariadb_restore_vs_client": "MariaDB, restore\nmariadb <",
+    "mysql_full_vs_openssl_pipe": "MySQL, full backup\nzstd | openssl | sha256sum",
+    "mysql_restore_vs_client": "MySQL, restore\nmysql <",
 }
 _INTRODUCTION = """# Performance
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .big import Big, big_database, seconds
+from .big import Big, big_database, with_script
 from .figures import Figures
+from .stages import TABLES, many_tables, seconds
 
 _PIPE = "pg_dump | zstd -3 -c | openssl enc -aes-256-ctr -K $KEY -iv $IV | sha256sum"
 _GZIP = "pg_dump | gzip > /dev/null"
@@ -31,6 +32,18 @@ def measure_repeats(figures: Figures, size: float, runs: int) -> None:
             big.change(share)
             figures.add(f"changed_{name}_seconds", "seconds", [seconds(lambda: big.back_up("Incremental"))])
             figures.add(f"changed_{name}_added_share", "share", [big.added / big.stored])
+
+
+def measure_many_tables(figures: Figures, runs: int) -> None:
+    """A database of very many small tables, against pg_dump."""
+    print(f"PostgreSQL: creating {TABLES} tables …", flush=True)
+    with with_script(many_tables("timestamp")) as big:
+        ours, theirs = [], []
+        for _ in range(runs):
+            theirs.append(seconds(lambda: big.shell("pg_dump > /dev/null")))
+            ours.append(seconds(lambda: big.back_up("Full")))
+    figures.add("pg_5000_tables_seconds", "seconds", ours)
+    figures.add_ratio("pg_5000_tables_vs_dump", theirs, ours)
 
 
 def measure_memory(figures: Figures, sizes: list[float]) -> None:

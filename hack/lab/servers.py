@@ -1,4 +1,4 @@
-"""Real servers as pods: PostgreSQL, MariaDB, an S3 store, a webhook receiver; small enough for a laptop."""
+"""Real servers as pods: PostgreSQL, MariaDB, MySQL, an S3 store, a webhook receiver; small enough for a laptop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .kubectl import Kubectl
 
@@ -22,6 +22,8 @@ _RESTRICTED_POD = {
     "fsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+# A client program inside the pod, which asks nobody for a password.
+_AS_ROOT = ["--no-defaults", "-S", "/tmp/mysqld.sock", "-u", "root"]
 _RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -126,15 +128,19 @@ def postgres(kubectl: Kubectl, name: str, image: str, *arguments: str) -> Postgr
 class MariaDB(_Server):
     """A MariaDB server in a pod; statements run with mariadb inside it."""
 
+    engine: ClassVar[str] = "MariaDB"
+    client: ClassVar[str] = "mariadb"
+    dumper: ClassVar[str] = "mariadb-dump"
+
     def sql(self, statements: str, database: str = "") -> str:
         """Run statements as the administrator; return rows separated by tabs, without headings."""
-        command = ["mariadb", "--no-defaults", "-S", "/tmp/mysqld.sock", "-u", "root", "-N", "-B"]
+        command = [self.client, *_AS_ROOT, "-N", "-B"]
         inside = [f"deploy/{self.name}", "--", *command, *([database] if database else [])]
         return self.kubectl("exec", "-i", *inside, stdin=statements).strip()
 
     def as_tenant(self, database: str, password: str, statements: str) -> None:
         """Run statements as the account that has the database's name."""
-        client = ["mariadb", "--no-defaults", "--default-character-set=utf8mb4", "-h", "127.0.0.1"]
+        client = [self.client, "--no-defaults", "--default-character-set=utf8mb4", "-h", "127.0.0.1"]
         inside = ["env", f"MYSQL_PWD={password}", *client, "-u", database]
         self.kubectl("exec", "-i", f"deploy/{self.name}", "--", *inside, database, stdin=statements)
 
@@ -165,23 +171,14 @@ class MariaDB(_Server):
         return dict(row.split("\t", 1) for row in rows.splitlines())
 
     def fingerprint(self, database: str) -> str:
-        """Each table's checksum, and all definitions and triggers as mariadb-dump writes them."""
+        """Each table's checksum, and all definitions and triggers as the server's own program writes them."""
         names = self.sql(
             f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
             " AND table_type = 'BASE TABLE' ORDER BY 1"
         ).split()
         sums = self.sql(f"CHECKSUM TABLE {', '.join(names)} EXTENDED", database).splitlines()
         options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
-        command = [
-            "mariadb-dump",
-            "--no-defaults",
-            "-S",
-            "/tmp/mysqld.sock",
-            "-u",
-            "root",
-            *options,
-            database,
-        ]
+        command = [self.dumper, *_AS_ROOT, *options, database]
         text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
         return "\n".join([*(line.partition(".")[2] for line in sums), text])
 
@@ -196,10 +193,33 @@ def _row_hashes(table: str, columns: list[str]) -> str:
     return f"SELECT '{table}', concat(count(*), ' ', coalesce(sum({hashed}), 0)) FROM `{table}`"
 
 
+@dataclass(frozen=True)
+class MySQL(MariaDB):
+    """A MySQL server in a pod; statements run with mysql inside it."""
+
+    engine: ClassVar[str] = "MySQL"
+    client: ClassVar[str] = "mysql"
+    dumper: ClassVar[str] = "mysqldump"
+
+
 def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:
     """Start a MariaDB server and wait until it answers; its data goes with the pod."""
     server = MariaDB(kubectl, name, _password_of(kubectl, name))
-    answers = "mariadb --no-defaults -S /tmp/mysqld.sock -u root -e 'SELECT 1'"
+    _start(server, image, "MARIADB_PASSWORD", [])
+    return server
+
+
+def mysql(kubectl: Kubectl, name: str, image: str) -> MySQL:
+    """Likewise a MySQL server, in which accounts may create triggers without being administrators."""
+    server = MySQL(kubectl, name, _password_of(kubectl, name))
+    small = ["--performance-schema=OFF", "--innodb-buffer-pool-size=64M", "--skip-log-bin"]
+    _start(server, image, "MYSQL_PASSWORD", small)
+    return server
+
+
+def _start(server: MariaDB, image: str, password: str, arguments: list[str]) -> None:
+    name, kubectl = server.name, server.kubectl
+    answers = " ".join([server.client, *_AS_ROOT, "-e", "'SELECT 1'"])
     kubectl.apply(
         secret(f"{name}-admin", username="root", password=server.password),
         _service(name, 3306),
@@ -207,14 +227,13 @@ def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:
             name,
             image,
             3306,
-            [],
-            env=[_from_secret("MARIADB_PASSWORD", f"{name}-admin", "password")],
+            arguments,
+            env=[_from_secret(password, f"{name}-admin", "password")],
             mount="/var/lib/mysql",
             ready={"exec": {"command": ["sh", "-c", answers]}},
         ),
     )
     kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
-    return server
 
 
 @dataclass(frozen=True)

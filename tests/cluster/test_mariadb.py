@@ -32,6 +32,7 @@ class Shop:
 
     kubectl: Kubectl
     server: MariaDB
+    script: str = SHOP
     database: str = field(default_factory=lambda: f"shop_{uuid.uuid4().hex[:8]}")
     identity: pyrage.x25519.Identity = field(default_factory=pyrage.x25519.Identity.generate)
 
@@ -44,14 +45,14 @@ class Shop:
     def create(self, s3: S3, rights: str) -> None:
         """Its database and everything the operator needs to know."""
         self.server.create_database(self.database, "correct horse", rights)
-        self.server.as_tenant(self.database, "correct horse", SHOP)
+        self.server.as_tenant(self.database, "correct horse", self.script)
         self.kubectl.apply(
             secret("db", username=self.database, password="correct horse"),
             secret("admin", username="root", password=self.server.password),
             secret("identity", identity=str(self.identity)),
             *s3.store("prod", "backups", self.database.replace("_", "-")),
         )
-        database = {"engine": "MariaDB", "host": self.server.host, "name": self.database}
+        database = {"engine": self.server.engine, "host": self.server.host, "name": self.database}
         database |= {"credentialsSecretRef": {"name": "db"}, "adminCredentialsSecretRef": {"name": "admin"}}
         keys = {"recipients": [str(self.identity.to_public())], "identitySecretRef": {"name": "identity"}}
         self.apply("Tenant", "shop", {"database": database, "encryption": keys})

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tenant_backup.contract.job import Paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.files import looking, names, reading, tar
 from tenant_backup.engines.files.reading import Session
@@ -147,6 +148,25 @@ def test_what_is_excluded_is_left_out_with_all_below_it(site: Path) -> None:
     }  # fmt: skip
 
 
+def test_modules_choose_files_and_count_them(site: Path) -> None:
+    """Directories are always complete; a file of two modules is counted in both, one of none in neither."""
+    for name in ("hr/a", "hr/deep/b", "crm/c", "shared.hr", "other"):
+        (site / "live" / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / "live" / name).write_bytes(b"x" * 10)
+    modules = [Paths("hr", ["hr/**", "*.hr"]), Paths("crm", ["crm/*", "*.hr"]), Paths("none", ["x"])]
+    counted = [
+        {"name": "hr", "files": 3, "bytes": 30},
+        {"name": "crm", "files": 2, "bytes": 20},
+        {"name": "none", "files": 0, "bytes": 0},
+    ]
+    _, document = read(volume("live", modules=modules))
+    assert (document["files"], document["modules"]) == (5, counted)
+    tape, document = read(volume("live", modules=modules, only_modules=["crm"]))
+    assert (document["files"], document["modules"][1]) == (2, counted[1])
+    place(volume("copy"), "uid", tape, document)
+    assert set(described(site / "copy")) == {b"crm", b"crm/c", b"hr", b"hr/deep", b"shared.hr"}
+
+
 def test_what_is_no_file_is_listed_and_left_out(site: Path) -> None:
     """A socket or a pipe has no contents; a backup without them is complete."""
     os.mkfifo(site / "live" / "pipe")
@@ -209,7 +229,7 @@ def test_a_file_that_never_stays_is_marked_and_all_else_is_whole(
 def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that becomes a file is that file; a file that goes is gone."""
+    """A file that goes is gone, a directory is empty; one that becomes a file is so, too, and marked."""
     for name in ("b/x", "c/x", "d"):
         (site / "live" / name).parent.mkdir(exist_ok=True)
         (site / "live" / name).write_bytes(b"x")
@@ -221,18 +241,18 @@ def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     _before_each_copy(monkeypatch, meddle, times=1)
     tape, document = read(volume("live"))
     place(volume("copy"), "uid", tape, document)
-    assert set(described(site / "copy")) == {b"a", b"c"}
-    assert (site / "copy" / "c").read_bytes() == b"now\n"
+    assert set(described(site / "copy")) == {b"a", b"b", b"c"}
+    assert document["changed"] == {"count": 1, "paths": ["c"]}
 
 
 def _before_each_copy(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None], times: int = 100) -> None:
     real, left = Session._send_file, [times]
 
-    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> int:
+    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> None:
         if left[0]:
             left[0] -= 1
             meddle()
-        return real(session, entry, descriptor)
+        real(session, entry, descriptor)
 
     monkeypatch.setattr(reading.Session, "_send_file", send_file)
 
@@ -250,7 +270,7 @@ def test_unreadable_files_are_a_failure_that_names_them(site: Path) -> None:
     with pytest.raises(Failure) as caught:
         as_nobody(lambda: read(volume("live")) and None)
     assert caught.value.reason is Reason.PERMISSION_DENIED
-    assert "secret0, secret1, secret2, secret3, secret4 and 4 more" in caught.value.message
+    assert "shut, secret0, secret1, secret2, secret3 and 4 more" in caught.value.message
     assert "securityContext" in caught.value.message
     (site / "live").chmod(0o700) if os.geteuid() == 0 else (site / "live").chmod(0)
     with pytest.raises(Failure, match=r"cannot read \."):
@@ -469,7 +489,7 @@ def _other(path: bytes, kind: tar.Type, target: bytes = b"") -> bytes:
 def test_nothing_leads_out_of_the_volume(site: Path, tape: bytes) -> None:
     """Whatever a tar says, it is refused, and nothing is there afterwards that was not before."""
     (site / "outside").write_bytes(b"untouched")
-    document = {"name": "copy", "segment": "files/copy", "files": 1, "bytes": 4}
+    document = {"name": "copy", "segments": ["files/copy/0"], "files": 1, "bytes": 4}
     with pytest.raises(Failure) as caught:
         place(volume("copy"), "uid", tape + tar.END, document)
     assert caught.value.reason in (Reason.CHECKSUM_MISMATCH, Reason.VOLUME_UNAVAILABLE, Reason.LOAD_FAILED)

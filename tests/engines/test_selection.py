@@ -53,9 +53,11 @@ def test_a_choice_names_the_modules_that_claim_its_table() -> None:
 
 def test_tables_in_no_module_are_told_by_the_one_on_top() -> None:
     """A partitioned table counts once; what is left out on purpose and what nobody groups is not told."""
-    assert unclaimed(choose(TABLES, HR)) == ["s.b", "s.top"]
-    assert unclaimed(choose(TABLES, Policy(HR.modules, exclude_tables=["s.b", "s.top"]))) == []
-    assert unclaimed(choose(TABLES, Policy())) == []
+    left_out = Policy(HR.modules, exclude_tables=["s.b", "s.top"])
+    of_files = Policy([Module("letters", [])])
+    for policy, expected in [(HR, ["s.b", "s.top"]), (left_out, []), (Policy(), [])]:
+        assert unclaimed(choose(TABLES, policy), policy) == expected
+    assert unclaimed(choose(TABLES, of_files), of_files) == ["s.a", "s.b", "s.top"]
 
 
 def test_foreign_keys_that_leave_a_selection_are_told_once() -> None:

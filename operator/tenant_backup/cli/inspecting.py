@@ -7,7 +7,7 @@ from typing import Any
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import Manifest, document
 
-from . import console
+from . import console, volumes
 
 
 def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalogue | None) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalo
     if catalogue is not None:
         found["tableList"] = [_table(table, catalogue) for table in catalogue.engine["tables"]]
         found["moduleList"] = _modules_of(found["tableList"])
-        found["volumeList"] = catalogue.engine.get("files", [])
+        found["volumeList"] = volumes.described(catalogue)
     return found
 
 
@@ -117,7 +117,16 @@ def _volumes(catalogue: Catalogue) -> list[str]:
         ]
         for volume in catalogue.engine.get("files", ())
     ]
-    return [console.table(heads, rows)] if rows else []
+    return [console.table(heads, rows), *_modules_of(catalogue)] if rows else []
+
+
+def _modules_of(catalogue: Catalogue) -> list[str]:
+    rows = [
+        [module["name"], volume["name"], str(module["files"]), console.size(module["bytes"])]
+        for volume in catalogue.engine["files"]
+        for module in volume["modules"]
+    ]
+    return [console.table(("MODULE", "VOLUME", "FILES", "BYTES"), rows)] if rows else []
 
 
 def _table(table: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Tenant:
 class Database:
     """Where the rows live. Credentials are files: {SECRETS}/database/{username,password}."""
 
-    engine: Literal["PostgreSQL", "MariaDB", ""]  # "": of NO_DATABASE
+    engine: Literal["PostgreSQL", "MariaDB", "MySQL", ""]  # "": of NO_DATABASE
     host: str
     port: int
     name: str
@@ -46,6 +46,14 @@ NO_DATABASE = Database("", "", 0, "")  # in a job that is about files alone
 
 
 @dataclass(frozen=True)
+class Paths:
+    """What a module has on a volume."""
+
+    module: str
+    patterns: list[str]
+
+
+@dataclass(frozen=True)
 class Volume:
     """A volume with files of the tenant. One container mounts it, at {FILES}/{name}, as this user."""
 
@@ -55,6 +63,8 @@ class Volume:
     group: int
     groups: list[int] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)  # patterns
+    modules: list[Paths] = field(default_factory=list)  # those that have files on it
+    only_modules: list[str] = field(default_factory=list)  # empty: all files, of modules or not
 
     def container(self, stage: str) -> str:
         """Return the name of the container that runs a stage on it."""

@@ -134,12 +134,12 @@ def choose(tables: Sequence[TableT], policy: Policy) -> list[Choice[TableT]]:
     ]
 
 
-def unclaimed(choices: Sequence[Choice[TableT]]) -> list[str]:
+def unclaimed(choices: Sequence[Choice[TableT]], policy: Policy) -> list[str]:
     """Name the tables whose rows are in no module, if there are modules; of a tree of them the one on top.
 
     `choices` are those of everything.
     """
-    if not any(choice.modules for choice in choices):
+    if not policy.modules:
         return []
     nobodys = {choice.table.oid: choice.table for choice in choices if not choice.modules}
 

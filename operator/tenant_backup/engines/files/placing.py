@@ -13,7 +13,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tenant_backup.contract import paths
@@ -93,8 +93,7 @@ class _Ground:
         os.mkdir(self._new, 0o700, dir_fd=self._ours)
         with _opened(self._new, self._ours) as top:
             unpacker = Unpacker(top)
-            unpacker.unpack(tar.Reader(stored.blocks(described["segment"])))
-            stored.verdict()
+            unpacker.unpack(tar.Reader(_blocks(described["segments"], stored)))
         found, wanted = unpacker.done, (described["files"], described["bytes"])
         if (found.files, found.bytes) != wanted:
             message = (
@@ -140,6 +139,13 @@ class _Ground:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self._journal, flags, dir_fd=self._ours)) as file:
             return [Directory(os.fsencode(path), mode, mtime) for path, mode, mtime in json.load(file)]
+
+
+def _blocks(segments: Iterable[str], stored: Stored) -> Iterator[memoryview]:
+    """Yield the bytes of segments, one after the other."""
+    for segment in segments:
+        yield from stored.blocks(segment)
+        stored.verdict()
 
 
 def _remove(name: str, folder: int) -> None:

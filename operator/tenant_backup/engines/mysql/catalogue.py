@@ -28,7 +28,7 @@ def describe(
     loose = loose_foreign_keys(choices, inventory.foreign_keys(connection, database, tables))
     return {
         "format": FORMAT,
-        "server": {"engine": "MariaDB", "version": connection.version},
+        "server": {"engine": connection.dialect.engine, "version": connection.version},
         "snapshotAt": taken_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "consistency": "PerTable" if elsewhere else "Snapshot",
         "database": {"name": database, **{key: value for key, value in found.items() if key != "mark"}},

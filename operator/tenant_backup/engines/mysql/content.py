@@ -49,7 +49,7 @@ class Content:
 
 def load_rows(content: Content, found: list[Definition]) -> Restored:
     """Create sequences and tables, load every row, and let the server count them. Raises Failure."""
-    with content.server.connect(content.database, session.for_loading()) as connection:
+    with content.server.connect(content.database, session.for_loading) as connection:
         definitions.create(connection, found)
         sessions = max(1, content.job.database.connections - 1)
         transfer = Transfer(content.tables, content.contents, lambda: _loader(content), sessions)
@@ -67,7 +67,7 @@ def load_rows(content: Content, found: list[Definition]) -> Restored:
 @contextlib.contextmanager
 def _loader(content: Content) -> Iterator[_Loader]:
     try:
-        with content.server.connect(content.database, session.for_loading(), sends_files=True) as connection:
+        with content.server.connect(content.database, session.for_loading, sends_files=True) as connection:
             yield _Loader(connection, content.database)
     except Error as error:
         raise failures.of_error(error, Reason.LOAD_FAILED, "loading rows", retriable=True) from error

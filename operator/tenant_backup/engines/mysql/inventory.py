@@ -56,13 +56,16 @@ _TYPES = frozenset(
         "multilinestring",
         "multipolygon",
         "geometrycollection",
+        "geomcollection",
         "inet4",
         "inet6",
         "uuid",
+        "json",
+        "vector",
     }
 )
-# Bytes without a character set would be taken for the type's own binary form.
-_WRITTEN_AS_TEXT = frozenset({"inet4", "inet6", "uuid"})
+# Bytes without a character set would be taken for the type's own binary form, or refused.
+_WRITTEN_AS_TEXT = frozenset({"inet4", "inet6", "uuid", "json"})
 _NARROW = 32  # bytes; a number or a time has no more
 
 _TABLES = """
@@ -83,14 +86,17 @@ _SEQUENCES = """
 SELECT table_name FROM information_schema.TABLES
 WHERE table_schema = {database} AND table_type = 'SEQUENCE' ORDER BY table_name
 """
+_HAS_LIBRARIES = """
+SELECT 1 FROM information_schema.TABLES
+WHERE table_schema = 'information_schema' AND table_name = 'LIBRARIES'
+"""
+_LIBRARIES = """
+SELECT library_name FROM information_schema.LIBRARIES WHERE library_schema = {database} ORDER BY library_name
+"""
 _FOREIGN_KEYS = """
 SELECT constraint_name, table_name, referenced_table_name FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE constraint_schema = {database} AND unique_constraint_schema = {database}
 ORDER BY table_name, constraint_name
-"""
-_PROPERTIES = """
-SELECT default_character_set_name, default_collation_name, schema_comment FROM information_schema.SCHEMATA
-WHERE schema_name = {database}
 """
 
 
@@ -253,6 +259,16 @@ def refuse_unsupported(tables: list[Table]) -> None:
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"the type of {shown(unknown)} is not known yet")
 
 
+def refuse_libraries(connection: Connection, database: str) -> None:
+    """Raise UNSUPPORTED_CONTENT for libraries of stored programs, which newer MySQL servers have."""
+    if not connection.rows(_HAS_LIBRARIES):
+        return
+    found = [str(row[0]) for row in connection.rows(_in(_LIBRARIES, database))]
+    if found:
+        message = f"libraries of stored programs ({shown(found)}) cannot be backed up yet"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; drop them, or keep them in another database")
+
+
 def select(choice: Choice[Table]) -> str:
     """The query that reads a table's rows; a value that is excluded is not even selected.
 
@@ -288,20 +304,27 @@ def sequences(connection: Connection, database: str) -> list[dict[str, Any]]:
 
 
 def properties(connection: Connection, database: str) -> dict[str, Any] | None:
-    """Return {characterSet, collation, comment, mark} of a database, None when there is none.
+    """Return {characterSet, collation, comment, encrypted, mark} of a database, None when there is none.
 
     `mark` is the whole comment, with what we noted behind it.
     """
-    found = connection.rows(_in(_PROPERTIES, database))
+    found = connection.rows(_in(connection.dialect.properties, database))
     if not found:
         return None
-    character_set, collation, comment = found[0]
+    character_set, collation, comment, encrypted = found[0]
     return {
         "characterSet": character_set,
         "collation": collation,
         "comment": without_mark(comment),
+        "encrypted": encrypted == "YES",
         "mark": comment or "",
     }
+
+
+def kind(like: dict[str, Any]) -> str:
+    """Return what CREATE and ALTER DATABASE say for these properties, but for a comment."""
+    encryption = " ENCRYPTION 'Y'" if like["encrypted"] else ""
+    return f"CHARACTER SET {literal(like['characterSet'])} COLLATE {literal(like['collation'])}{encryption}"
 
 
 def _columns(connection: Connection, database: str) -> tuple[dict[str, list[Column]], dict[str, list[str]]]:
@@ -320,11 +343,14 @@ def _columns(connection: Connection, database: str) -> tuple[dict[str, list[Colu
 
 
 def _length(kind: str, length: str | None) -> int:
-    # Of a geometry only its type is known, and it may be as large as any value.
-    return int(length) if length else _NARROW if kind not in _SHAPES else 1 << 32
+    # Of these only their type is known, and they may be as large as any value.
+    return int(length) if length else _NARROW if kind not in _ENDLESS else 1 << 32
 
 
-_SHAPES = frozenset(name for name in _TYPES if "po" in name or "line" in name or "geom" in name)
+_ENDLESS = frozenset(name for name in _TYPES if "po" in name or "line" in name or "geom" in name) | {
+    "json",
+    "vector",
+}
 
 
 def _sequence(connection: Connection, database: str, name: str) -> dict[str, Any]:

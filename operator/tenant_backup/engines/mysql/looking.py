@@ -20,12 +20,12 @@ def look(job: Preflight) -> dict[str, Any]:
     policy = Policy(job.modules, [], job.exclude_tables, job.exclude_columns)
     name = job.database.name
     try:
-        with server_of(job).connect(name, session.for_reading()) as connection:
+        with server_of(job).connect(name, session.for_reading) as connection:
             tables = inventory.tables(connection, name)
             choices = check(connection, name, tables, policy)
             size = sum(inventory.sizes(connection, name).values())
             leaving = leaving_keys(choices, inventory.foreign_keys(connection, name, tables))
-            return facts.of_look(connection.version, size, len(tables), unclaimed(choices), leaving)
+            return facts.of_look(connection.version, size, len(tables), unclaimed(choices, policy), leaving)
     except Error as error:
         what = "looking into the database"
         raise failures.of_error(error, Reason.DATABASE_UNREACHABLE, what) from error

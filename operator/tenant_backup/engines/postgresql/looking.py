@@ -28,14 +28,14 @@ def look(job: Preflight) -> dict[str, Any]:
         endpoint.apply(connection, session.for_reading(connection.info.server_version))
         try:
             choices = check(connection, inventory.tables(connection), policy, login.user)
-            return _facts(connection, choices)
+            return _facts(connection, choices, policy)
         except psycopg.Error as error:
             raise failures.of_error(
                 error, Reason.DATABASE_UNREACHABLE, "looking into the database"
             ) from error
 
 
-def _facts(connection: Connection, choices: list[Choice[Table]]) -> dict[str, Any]:
+def _facts(connection: Connection, choices: list[Choice[Table]], policy: Policy) -> dict[str, Any]:
     size = inventory.scalar(connection, "SELECT pg_database_size(current_database())")
     tables = {choice.table.oid for choice in choices}
     keys = [key for key in inventory.foreign_keys(connection) if key.table in tables]
@@ -43,6 +43,6 @@ def _facts(connection: Connection, choices: list[Choice[Table]]) -> dict[str, An
         catalogue.server_version(connection),
         int(size),
         sum(choice.table.holds_rows for choice in choices),
-        unclaimed(choices),
+        unclaimed(choices, policy),
         leaving_keys(choices, keys),
     )
