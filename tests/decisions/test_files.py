@@ -137,13 +137,25 @@ def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents
     assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
 
 
-def test_a_tenant_without_a_database_is_ready_without_a_look() -> None:
-    """Its first backup says whether its files can be read; it shares no budget with others of no server."""
-    plan = tenants.decide(tenant_seen(ALONE), NOW)
-    assert plan.status
-    ready = condition(plan.status, "Ready")
-    assert (ready["status"], "database" in plan.status) == ("True", False)
-    assert not [action for action in plan.actions if isinstance(action, Run)]
+@pytest.mark.parametrize(("found", "database"), [(BOTH, "app"), (ALONE, "")])
+def test_a_look_at_a_tenant_walks_its_volumes(found: Any, database: str) -> None:
+    """As who would read them, on the node where they are in use; what was found is in the status."""
+    run = run_of(tenants.decide(tenant_seen(found, node="n1"), NOW))
+    assert isinstance(run.job, contract.Preflight)
+    assert (run.job.database.name, run.job.files, run.node) == (database, [TOLD], "n1")
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+    walked = {"files": 7, "bytes": 42 << 20, "complete": True}
+    ended = job("preflight", generation=1, outcome=succeeded({"volumes": {"uploads": walked}}))
+    status = tenants.decide(tenant_seen(found, jobs=(ended,)), NOW).status
+    assert status
+    ready = condition(status, "Ready")
+    assert (ready["status"], "its files can be read" in ready["message"]) == ("True", True)
+    assert (status["files"], "database" in status) == ([{"name": "uploads", **walked}], False)
+    assert status["estimate"] == {"duration": "6s", "basis": "Size"}
+
+
+def test_tenants_without_a_database_share_no_budget() -> None:
+    """They are on no server."""
     spec = {"files": [UPLOADS]}
     one, other = (of_tenant(document("Tenant", name, spec)) for name in ("acme", "globex"))
     assert one.server != other.server

@@ -175,13 +175,14 @@ class Swap:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Is the tenant's database reachable and readable?"""
+    """Can all that the tenant has be reached and read?"""
 
     tenant: Tenant
-    database: Database
+    database: Database  # NO_DATABASE: there is none to look at
     exclude_columns: list[Column] = field(default_factory=list)
     exclude_tables: list[str] = field(default_factory=list)
     modules: list[Module] = field(default_factory=list)
+    files: list[Volume] = field(default_factory=list)  # to be walked
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ STAGES = (
     "swap",
     "switch",
     "preflight",
+    "survey",
     "probe",
     "delete",
     "collect",
@@ -41,7 +42,7 @@ STAGES = (
     "inspect",
     "examine",
 )
-OF_A_VOLUME = ("gather", "place", "switch")
+OF_A_VOLUME = ("gather", "place", "switch", "survey")
 
 
 def main(arguments: list[str]) -> int:

@@ -28,9 +28,7 @@ def check(connection: Connection, database: str, tables: list[Table], policy: Po
     grants.refuse_blind(grants.of_session(connection, database), database)
     inventory.refuse_libraries(connection, database)
     inventory.refuse_unsupported(tables)
-    choices = selection.choose(tables, policy)
-    catalogue.refuse_null(choices, policy)
-    return choices
+    return selection.choose(tables, policy)
 
 
 @dataclass(frozen=True)
