@@ -15,7 +15,7 @@ def run(job: Job, name: str) -> dict[str, Any]:
     """Send the files of the volume `name` to `archive`; return {files, bytes}. Raises Failure."""
     assert isinstance(job, Backup)
     (volume,) = [one for one in job.files if one.name == name]
-    document = deliver({"volume": name}, lambda: reading(volume))
+    document = deliver({"volume": name}, reading(volume))
     if document is None:
         return {}
     for what in ("changed", "skipped"):
