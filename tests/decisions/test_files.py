@@ -82,6 +82,54 @@ def test_a_backup_reads_what_its_contents_say(
     assert contract.from_json(contract.to_json(run.job)) == run.job
 
 
+MODULES = [
+    {"name": "hr", "tables": ["public.a"], "files": ["uploads:hr/**", "uploads:*.hr"]},
+    {"name": "crm", "files": ["scans:**"]},
+    {"name": "billing", "tables": ["public.b"]},
+]
+HR, CRM = contract.Paths("hr", ["hr/**", "*.hr"]), contract.Paths("crm", ["**"])
+
+
+@pytest.mark.parametrize(
+    ("only", "volumes"),
+    [
+        ([], [("uploads", [HR], []), ("scans", [CRM], [])]),
+        (["hr", "billing"], [("uploads", [HR], ["hr"])]),
+        (["hr", "crm"], [("uploads", [HR], ["hr"]), ("scans", [CRM], ["crm"])]),
+        (["billing"], []),
+    ],
+)
+def test_modules_choose_files(only: list[str], volumes: list[Any]) -> None:
+    """A volume of which none of them has anything is not mounted at all."""
+    files = [UPLOADS, {**UPLOADS, "name": "scans"}]
+    found = tenant(more={"files": files, "modules": MODULES})
+    run = run_of(backups.decide(backup_seen(tenant=found, backup=backup({"modules": only})), NOW))
+    assert isinstance(run.job, contract.Backup)
+    assert [(one.name, one.modules, one.only_modules) for one in run.job.files] == volumes
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+
+
+@pytest.mark.parametrize(
+    ("database", "only", "contents", "message"),
+    [
+        (True, [], "All", "module crm of Tenant acme has files of volume scans, which is not"),
+        (True, ["hr"], "Database", "module crm of Tenant acme has files of volume scans, which is not"),
+        (True, ["billing"], "Files", "no module of billing has files"),
+        (False, ["billing"], "All", "no module of billing has files"),
+    ],
+)
+def test_modules_without_the_files_they_should_have_are_refused(
+    database: bool, only: list[str], contents: str, message: str
+) -> None:
+    """A misspelt volume, or nothing to back up."""
+    modules = MODULES if "crm" in message else [MODULES[0], MODULES[2]]
+    more = {"files": [UPLOADS], "modules": modules} | ({} if database else {"database": None})
+    seen = backup_seen(tenant=tenant(more=more), backup=backup({"modules": only, "contents": contents}))
+    plan = backups.decide(seen, NOW)
+    assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
+    assert message in str(plan.status)
+
+
 @pytest.mark.parametrize(("found", "contents"), [(tenant(), "Files"), (ALONE, "Database")])
 def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents: str) -> None:
     """It would be empty, and look like one."""
@@ -89,13 +137,25 @@ def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents
     assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
 
 
-def test_a_tenant_without_a_database_is_ready_without_a_look() -> None:
-    """Its first backup says whether its files can be read; it shares no budget with others of no server."""
-    plan = tenants.decide(tenant_seen(ALONE), NOW)
-    assert plan.status
-    ready = condition(plan.status, "Ready")
-    assert (ready["status"], "database" in plan.status) == ("True", False)
-    assert not [action for action in plan.actions if isinstance(action, Run)]
+@pytest.mark.parametrize(("found", "database"), [(BOTH, "app"), (ALONE, "")])
+def test_a_look_at_a_tenant_walks_its_volumes(found: Any, database: str) -> None:
+    """As who would read them, on the node where they are in use; what was found is in the status."""
+    run = run_of(tenants.decide(tenant_seen(found, node="n1"), NOW))
+    assert isinstance(run.job, contract.Preflight)
+    assert (run.job.database.name, run.job.files, run.node) == (database, [TOLD], "n1")
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+    walked = {"files": 7, "bytes": 42 << 20, "complete": True}
+    ended = job("preflight", generation=1, outcome=succeeded({"volumes": {"uploads": walked}}))
+    status = tenants.decide(tenant_seen(found, jobs=(ended,)), NOW).status
+    assert status
+    ready = condition(status, "Ready")
+    assert (ready["status"], "its files can be read" in ready["message"]) == ("True", True)
+    assert (status["files"], "database" in status) == ([{"name": "uploads", **walked}], False)
+    assert status["estimate"] == {"duration": "6s", "basis": "Size"}
+
+
+def test_tenants_without_a_database_share_no_budget() -> None:
+    """They are on no server."""
     spec = {"files": [UPLOADS]}
     one, other = (of_tenant(document("Tenant", name, spec)) for name in ("acme", "globex"))
     assert one.server != other.server

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from tenant_backup.contract.job import Paths
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.files import names, reading, tar
+from tenant_backup.engines.files import looking, names, reading, tar
 from tenant_backup.engines.files.reading import Session
 from tests.dying import is_killed_before
 from tests.engines.owners import NOBODY, as_nobody
@@ -115,6 +116,25 @@ def test_what_is_excluded_is_left_out_with_all_below_it(site: Path) -> None:
     }  # fmt: skip
 
 
+def test_modules_choose_files_and_count_them(site: Path) -> None:
+    """Directories are always complete; a file of two modules is counted in both, one of none in neither."""
+    for name in ("hr/a", "hr/deep/b", "crm/c", "shared.hr", "other"):
+        (site / "live" / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / "live" / name).write_bytes(b"x" * 10)
+    modules = [Paths("hr", ["hr/**", "*.hr"]), Paths("crm", ["crm/*", "*.hr"]), Paths("none", ["x"])]
+    counted = [
+        {"name": "hr", "files": 3, "bytes": 30},
+        {"name": "crm", "files": 2, "bytes": 20},
+        {"name": "none", "files": 0, "bytes": 0},
+    ]
+    _, document = read(volume("live", modules=modules))
+    assert (document["files"], document["modules"]) == (5, counted)
+    tape, document = read(volume("live", modules=modules, only_modules=["crm"]))
+    assert (document["files"], document["modules"][1]) == (2, counted[1])
+    place(volume("copy"), "uid", tape, document)
+    assert set(described(site / "copy")) == {b"crm", b"crm/c", b"hr", b"hr/deep", b"shared.hr"}
+
+
 def test_what_is_no_file_is_listed_and_left_out(site: Path) -> None:
     """A socket or a pipe has no contents; a backup without them is complete."""
     os.mkfifo(site / "live" / "pipe")
@@ -177,7 +197,7 @@ def test_a_file_that_never_stays_is_marked_and_all_else_is_whole(
 def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that becomes a file is that file; a file that goes is gone."""
+    """A file that goes is gone, a directory is empty; one that becomes a file is so, too, and marked."""
     for name in ("b/x", "c/x", "d"):
         (site / "live" / name).parent.mkdir(exist_ok=True)
         (site / "live" / name).write_bytes(b"x")
@@ -189,18 +209,18 @@ def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     _before_each_copy(monkeypatch, meddle, times=1)
     tape, document = read(volume("live"))
     place(volume("copy"), "uid", tape, document)
-    assert set(described(site / "copy")) == {b"a", b"c"}
-    assert (site / "copy" / "c").read_bytes() == b"now\n"
+    assert set(described(site / "copy")) == {b"a", b"b", b"c"}
+    assert document["changed"] == {"count": 1, "paths": ["c"]}
 
 
 def _before_each_copy(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None], times: int = 100) -> None:
     real, left = Session._send_file, [times]
 
-    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> int:
+    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> None:
         if left[0]:
             left[0] -= 1
             meddle()
-        return real(session, entry, descriptor)
+        real(session, entry, descriptor)
 
     monkeypatch.setattr(reading.Session, "_send_file", send_file)
 
@@ -218,11 +238,32 @@ def test_unreadable_files_are_a_failure_that_names_them(site: Path) -> None:
     with pytest.raises(Failure) as caught:
         as_nobody(lambda: read(volume("live")) and None)
     assert caught.value.reason is Reason.PERMISSION_DENIED
-    assert "secret0, secret1, secret2, secret3, secret4 and 4 more" in caught.value.message
+    assert "shut, secret0, secret1, secret2, secret3 and 4 more" in caught.value.message
     assert "securityContext" in caught.value.message
     (site / "live").chmod(0o700) if os.geteuid() == 0 else (site / "live").chmod(0)
     with pytest.raises(Failure, match=r"cannot read \."):
         as_nobody(lambda: read(volume("live")) and None)
+
+
+def test_a_look_says_what_a_backup_would(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without reading a file: how much there is, or the same refusal; it does not take for ever."""
+    (site / "live" / "cache").mkdir()
+    for path in ("letter", "cache/x", "cache/y"):
+        (site / "live" / path).write_bytes(b"x" * 10000)
+    (site / "live" / "link").symlink_to("letter")
+    found = as_nobody(lambda: looking.look(volume("live", exclude=["cache/x"])))
+    assert (found["files"], found["complete"], 20000 <= found["bytes"] < 40000) == (3, True, True)
+    monkeypatch.setattr(looking, "_PATIENCE", 0.0)
+    assert looking.look(volume("live"))["complete"] is False
+    monkeypatch.undo()
+    (site / "live" / "letter").chmod(0)
+    (site / "live" / "shut").mkdir(mode=0)
+    with pytest.raises(Failure) as caught:
+        as_nobody(lambda: looking.look(volume("live")))
+    with pytest.raises(Failure) as said:
+        as_nobody(lambda: read(volume("live")) and None)
+    assert (caught.value.reason, caught.value.message) == (said.value.reason, said.value.message)
+    assert "letter, shut" in caught.value.message
 
 
 def test_without_rights_files_come_back_as_ones_own(site: Path) -> None:
@@ -379,7 +420,7 @@ def _other(path: bytes, kind: tar.Type, target: bytes = b"") -> bytes:
 def test_nothing_leads_out_of_the_volume(site: Path, tape: bytes) -> None:
     """Whatever a tar says, it is refused, and nothing is there afterwards that was not before."""
     (site / "outside").write_bytes(b"untouched")
-    document = {"name": "copy", "segment": "files/copy", "files": 1, "bytes": 4}
+    document = {"name": "copy", "segments": ["files/copy/0"], "files": 1, "bytes": 4}
     with pytest.raises(Failure) as caught:
         place(volume("copy"), "uid", tape + tar.END, document)
     assert caught.value.reason in (Reason.CHECKSUM_MISMATCH, Reason.VOLUME_UNAVAILABLE, Reason.LOAD_FAILED)

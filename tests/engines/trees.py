@@ -16,7 +16,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import NO_DATABASE, Restore, Store, Swap, Tenant, Volume
 from tenant_backup.engines.files import placing, reading, switching
 from tenant_backup.engines.files.names import LEFT_ALONE
-from tenant_backup.engines.seam import Together
+from tenant_backup.engines.seam import Piece, Sent, Together
 
 _ODD = [
     b"plain",
@@ -150,19 +150,25 @@ def mounted(folder: Path) -> Iterator[Path]:
         paths.FILES = before
 
 
-def read(source: Volume) -> tuple[bytes, dict[str, Any]]:
-    """Read a volume through a real socket; return the tar and what the catalogue says. Raises Failure."""
+def read(
+    source: Volume, sent: Callable[[Piece, Sent], None] = lambda _piece, _sent: None
+) -> tuple[bytes, dict[str, Any]]:
+    """Read a volume through a real socket; return the tar and what the catalogue says of it as one segment.
+
+    `sent` is told what the session said of each piece. Raises Failure.
+    """
     ours, theirs = socket.socketpair()
     process, blocks = _drain(theirs)
     with ours, reading.reading(source) as held:
         session = held.session(ours.fileno(), lambda _kill: None)
         try:
-            (piece,) = held.pieces
-            session.send(piece)
+            for piece in held.pieces:
+                sent(piece, session.send(piece))
         finally:
+            session.close()
             ours.close()
             process()
-        return b"".join(blocks), held.catalogue({})
+        return b"".join(blocks), held.catalogue({}) | {"segments": ["all"]}
 
 
 def _drain(connection: socket.socket) -> tuple[Callable[[], None], list[bytes]]:

@@ -218,6 +218,31 @@ def files_pod(
     return dict(manifest(run_of(plans[purpose]()), RUNNER)["spec"]["template"]["spec"])
 
 
+def test_a_preflight_walks_each_volume_as_who_would_read_it() -> None:
+    """Read-only, without a Secret, and without an fsGroup, which would change what is there."""
+    acme = objects.tenant(more={"files": FILES})
+    run = run_of(tenant.decide(objects.tenant_seen(acme, node="n1"), objects.NOW))
+    pod = dict(manifest(run, RUNNER)["spec"]["template"]["spec"])
+    assert list(containers(pod)) == ["preflight", "survey-uploads", "survey-exports"]
+    for name, user in (("uploads", 1000), ("exports", 2000)):
+        one = containers(pod)[f"survey-{name}"]
+        assert (one["args"], one["securityContext"]["runAsUser"]) == (["survey", name], user)
+        assert {mount["name"]: mount["readOnly"] for mount in one["volumeMounts"]} == {
+            "run": False,
+            f"files-{name}": True,
+        }
+    assert pod["securityContext"]["supplementalGroups"] == [1002, 2002]
+    assert "fsGroup" not in pod["securityContext"]
+    assert "n1" in str(pod["affinity"])
+    alone = objects.tenant(more={"files": FILES, "database": None})
+    pod = dict(
+        manifest(run_of(tenant.decide(objects.tenant_seen(alone), objects.NOW)), RUNNER)["spec"]["template"][
+            "spec"
+        ]
+    )
+    assert list(containers(pod)) == ["survey-uploads", "survey-exports"]
+
+
 @pytest.mark.parametrize(
     ("purpose", "stage", "read_only"),
     [("backup", "gather", True), ("restore", "place", False), ("swap", "switch", False)],

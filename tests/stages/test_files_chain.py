@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import sysconfig
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -162,6 +164,37 @@ def test_a_second_backup_stores_only_what_changed(site: Site) -> None:
     assert first["added"] > 20 << 20
     assert again["added"] < first["added"] / 500
     assert third["added"] < first["added"] / 30
+
+
+def test_what_has_not_changed_since_the_last_backup_is_not_read(site: Site) -> None:
+    """It comes back as it was all the same; it is read when a pack of it is bad, and by a full backup."""
+    encodings = Path(sysconfig.get_path("stdlib")) / "encodings"  # more than a minute old
+    uploads = site.folder("uploads")
+    uploads.rmdir()
+    uploads.symlink_to(encodings)
+    first = site.chain.run(site.backup("uploads"))
+    files = facts(first, "gather uploads")["files"]
+    assert facts(first, "gather uploads")["read"] == files > 100
+    again = site.chain.run(site.backup("uploads"))
+    found = facts(again, "upload")
+    assert facts(again, "gather uploads") == facts(first, "gather uploads") | {"read": 0}
+    assert found["bytes"]["logical"] == facts(first, "upload")["bytes"]["logical"]
+    assert found["bytes"]["added"] < 5000
+    uploads.unlink()
+    site.folder("uploads")
+    placed = site.chain.run(site.restore(found, "uploads"))
+    assert facts(placed, "place uploads")["files"] == files
+    assert described(site.folder("uploads")) == described(encodings)
+    shutil.rmtree(uploads)
+    uploads.symlink_to(encodings)
+    full = site.chain.run(site.backup("uploads", mode="Full"))
+    assert facts(full, "gather uploads")["read"] == files
+    (store,) = (site.chain.folder / "store").rglob("acme")
+    for pack in json.loads(max(site.manifests()).read_bytes())["packs"]:
+        (store / "bad").mkdir(exist_ok=True)
+        (store / "bad" / pack["id"]).write_text("{}")
+    after = site.chain.run(site.backup("uploads"))
+    assert facts(after, "gather uploads")["read"] == files
 
 
 def test_a_file_that_is_written_all_the_time_is_marked_and_comes_back_as_it_was_read(site: Site) -> None:

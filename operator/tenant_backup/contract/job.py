@@ -46,6 +46,14 @@ NO_DATABASE = Database("", "", 0, "")  # in a job that is about files alone
 
 
 @dataclass(frozen=True)
+class Paths:
+    """What a module has on a volume."""
+
+    module: str
+    patterns: list[str]
+
+
+@dataclass(frozen=True)
 class Volume:
     """A volume with files of the tenant. One container mounts it, at {FILES}/{name}, as this user."""
 
@@ -55,6 +63,8 @@ class Volume:
     group: int
     groups: list[int] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)  # patterns
+    modules: list[Paths] = field(default_factory=list)  # those that have files on it
+    only_modules: list[str] = field(default_factory=list)  # empty: all files, of modules or not
     select: list[str] = field(default_factory=list)  # patterns of what is restored; empty: everything
     privileged: bool = False  # root with a few rights, instead of user and group
 
@@ -167,13 +177,14 @@ class Swap:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Is the tenant's database reachable and readable?"""
+    """Can all that the tenant has be reached and read?"""
 
     tenant: Tenant
-    database: Database
+    database: Database  # NO_DATABASE: there is none to look at
     exclude_columns: list[Column] = field(default_factory=list)
     exclude_tables: list[str] = field(default_factory=list)
     modules: list[Module] = field(default_factory=list)
+    files: list[Volume] = field(default_factory=list)  # to be walked
 
 
 @dataclass(frozen=True)

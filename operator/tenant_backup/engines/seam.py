@@ -7,7 +7,7 @@ server. What it raises is a Failure: no driver's exception leaves it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -25,13 +25,24 @@ class Piece:
     kind: Literal["rows", "blob"]
     table: str | None = None  # schema.table
     bytes: int = 0  # an estimate, for order and progress
+    fingerprint: str = (
+        ""  # of its source: what an earlier backup stored of one that looked the same is the same
+    )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a session says of a piece that it has sent."""
+
+    rows: int | None = None  # None: it is a blob
+    fingerprint: str = ""  # the piece's, if its source did not change meanwhile, and could not unseen
 
 
 class Session(Protocol):
     """One worker's way to the server. Used by one thread, but for what `started` was given."""
 
-    def send(self, piece: Piece) -> int | None:
-        """Write the piece to the worker's descriptor; return how many rows, None for a blob. Raises Failure.
+    def send(self, piece: Piece) -> Sent:
+        """Write the piece to the worker's descriptor. Raises Failure.
 
         Rows are lines, each ended by a newline; there is no other newline in them.
         """
@@ -46,8 +57,13 @@ class Reading(Protocol):
     """A database held still: everything that is read belongs to one moment, or says that it does not."""
 
     @property
-    def pieces(self) -> list[Piece]:
-        """What there is to read, in the order in which it is begun."""
+    def pieces(self) -> Iterable[Piece]:
+        """What there is to read, in the order in which it is begun. Asked for once; may raise Failure."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to read, an estimate."""
         ...
 
     @property
@@ -130,7 +146,7 @@ class Engine(Protocol):
         ...
 
     def look(self, job: Preflight) -> dict[str, Any]:
-        """Return {version, sizeBytes, tables}. Raises the Failure a backup would end with."""
+        """Return what `facts.of_look` says. Raises the Failure a backup would end with."""
         ...
 
     def exchange(self, job: Swap) -> dict[str, Any]:

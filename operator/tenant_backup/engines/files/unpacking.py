@@ -53,7 +53,7 @@ class Unpacked:
     """What has been unpacked."""
 
     files: int = 0  # everything but directories
-    bytes: int = 0  # of files, without holes
+    bytes: int = 0  # of files, with holes
     foreign: int = 0  # belong to another user or group than before
     plain: int = 0  # have lost extended attributes
     directories: list[Directory] = field(default_factory=list)  # each before what is in it
@@ -145,9 +145,8 @@ class Unpacker:
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
-        written = sum(length for _, length in entry.data)
-        self.done.bytes += written
-        self._last = (entry.path, written)
+        self.done.bytes += entry.size
+        self._last = (entry.path, entry.size)
 
     def _link(self, entry: tar.Entry, folder: int, name: bytes) -> None:
         if any(step in _NOWHERE for step in entry.target.split(b"/")):

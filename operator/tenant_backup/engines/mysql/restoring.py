@@ -22,6 +22,7 @@ from tenant_backup.engines.clearing import cleared
 from tenant_backup.engines.marks import noted
 from tenant_backup.engines.replacing import refuse_partial
 from tenant_backup.engines.seam import Contents
+from tenant_backup.engines.selection import shown
 
 from . import catalogue as catalogues
 from . import definitions, endpoint, exchange, failures, grants, names, session, versions
@@ -147,10 +148,17 @@ def _refuse_unsupported(catalogue: dict[str, Any], server: Connection) -> None:
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
     source = catalogue["server"]["version"]
     if versions.major(server.version) < versions.major(source):
-        message = f"a backup of {server.dialect.engine} {source} cannot be restored to version {server.version}"
+        message = (
+            f"a backup of {server.dialect.engine} {source} cannot be restored to version {server.version}"
+        )
         raise Failure(
             Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
         )
+    without = [table["name"] for table in catalogue["tables"] if not table["primaryKey"]]
+    if without and server.scalar(server.dialect.wants_keys) == "1":
+        message = f"the server lets no table be without a primary key, and the backup has {shown(without)}"
+        advice = "set sql_generate_invisible_primary_key and sql_require_primary_key to OFF for the restore"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; {advice}")
 
 
 def _definitions(contents: Contents) -> list[Definition]:

@@ -42,7 +42,7 @@ def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
     refuse_partial(job, catalogue)
-    definitions.refuse_unsupported(catalogue, admin.connection.info.server_version)
+    definitions.refuse_newer(catalogue)
     committed = standing.decide(_seen(job, admin)) is standing.Next.ANSWER
     contents.begin(committed=committed)
     if committed:
