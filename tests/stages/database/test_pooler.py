@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -43,7 +44,7 @@ def test_a_pooler_is_refused_before_anything_is_set_or_read(
             for run in (
                 lambda: preflight.run(jobs.Preflight(TENANT, database)),
                 lambda: dump.run(backup(server, name, database=database)),
-                lambda: load.run(restore(server, name, f"{name}_copy", database=database)),
+                lambda: load.run(replace(restore(server, name, f"{name}_copy"), database=database)),
             ):
                 opened = OpenPeer(Kept({"server": {"engine": "PostgreSQL"}}))
                 with pytest.raises(Failure) as caught:

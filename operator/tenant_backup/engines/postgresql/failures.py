@@ -58,7 +58,7 @@ _BY_STATE: dict[str, tuple[Reason | None, bool | None, str]] = {
 _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"password authentication failed|no password supplied|authentication failed for user", "28P01"),
     (r"FATAL.* role .* does not exist|no pg_hba\.conf entry|pg_hba\.conf rejects", "28000"),
-    (r"is not permitted to log in", "28000"),
+    (r"is not permitted to log in|OAuth|SASL authentication mechanisms", "28000"),
     (r"FATAL.* database .* does not exist", "3D000"),
     (r"permission denied|must be (?:superuser|owner|member)|must have (?:the|privileges|admin)", "42501"),
     (r"too many (?:clients|connections)|remaining connection slots", "53300"),
