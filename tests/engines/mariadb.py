@@ -142,9 +142,19 @@ class MariaDB:
 
     def script(self, database: str, text: str, user: str = "tenant") -> None:
         """Run a script with the server's own client."""
-        command = [*self.inside, self.programs[0], *self.client(user), "--default-character-set=utf8mb4", database]
+        command = [
+            *self.inside,
+            self.programs[0],
+            *self.client(user),
+            "--default-character-set=utf8mb4",
+            database,
+        ]
         done = subprocess.run(
-            command, input=self.flavoured(text).encode(), env=_environment(user), capture_output=True, check=False
+            command,
+            input=self.flavoured(text).encode(),
+            env=_environment(user),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
 

@@ -79,11 +79,11 @@ _NOT_THERE = re.compile(
     r"|server closed the connection|Connection reset"  # what stands before the server, without one behind it
     r"|No such file|Temporary failure|57P03|starting up|shutting down|in recovery mode|not yet accepting"
 )
-_POOLER = re.compile(r"unsupported startup parameter")
+_POOLER = re.compile(r"unsupported startup parameter|RDS Proxy")
 
 
 def is_of_a_pooler(text: str) -> bool:
-    """Whether PgBouncer refuses the settings of a session, in words of its own."""
+    """Whether a pooler (PgBouncer, that of RDS) refuses the settings of a session, in words of its own."""
     return bool(_POOLER.search(text))
 
 
