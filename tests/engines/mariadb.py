@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from MySQLdb import Error, _mysql
 
 from tenant_backup.contract.job import Database
+from tenant_backup.engines.mysql.dialects import OF_ENGINE, Dialect
 
 INSTALLED = Path("/usr/sbin/mariadbd")
 PASSWORDS = {"boss": "super:secret\\word", "tenant": "te'nant secret"}
@@ -74,6 +75,11 @@ class MariaDB:
     def inside(self) -> list[str]:
         """What stands before a program of the server's packages."""
         return []
+
+    @property
+    def dialect(self) -> Dialect:
+        """What is said to this kind of server."""
+        return OF_ENGINE[self.engine]
 
     @property
     def data(self) -> Path:

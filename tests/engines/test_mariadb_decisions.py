@@ -203,7 +203,7 @@ LINES = [
 
 def test_rights_are_those_of_the_pattern_that_says_most_and_of_no_other() -> None:
     """The server looks no further than that; rights on a single table are not rights on the database."""
-    found = grants.parse(LINES, "'t'@'%'", "acme_1")
+    found = grants.parse(LINES, "'t'@'%'", "acme_1", MARIADB)
     assert (found.here, found.beyond) == (frozenset({"USAGE", "SELECT", "SHOW VIEW"}), [])
     with pytest.raises(Failure) as caught:
         grants.refuse_blind(found, "acme_1")

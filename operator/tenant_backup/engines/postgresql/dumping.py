@@ -17,7 +17,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import selection
-from tenant_backup.engines.seam import Piece
+from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
 from . import catalogue, clients, endpoint, failures, inventory, ranges, rights, schema, session, snapshot
@@ -85,6 +85,11 @@ class Reading:
             *(Piece(part.segment, "rows", part.table.full_name, part.bytes) for part in ordered),
         ]
 
+    @property
+    def size(self) -> int:
+        """See seam.Reading."""
+        return sum(piece.bytes for piece in self.pieces)
+
     def session(self, out: int, started: Started) -> Session:
         """See seam.Reading."""
         chosen = {choice.table.oid: choice for choice in self.choices}
@@ -104,12 +109,12 @@ class Session:
         self._view, self._queries, self._out, self._started = view, queries, out, started
         self._reader: Reader | None = None
 
-    def send(self, piece: Piece) -> int | None:
+    def send(self, piece: Piece) -> Sent:
         """See seam.Session."""
         if piece.kind == "rows":
-            return self._send_rows(piece)
+            return Sent(self._send_rows(piece))
         self._send_blob(piece.segment)
-        return None
+        return Sent()
 
     def close(self) -> None:
         """See seam.Session."""
