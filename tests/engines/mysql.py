@@ -34,7 +34,8 @@ class MySQL(MariaDB):
     @property
     def daemon(self) -> list[str]:
         """The server's program and its options."""
-        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=OFF", "--skip-log-bin"]
+        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
+        quick += ["--innodb-doublewrite=OFF", "--skip-log-bin"]
         return [*self.inside, "mysqld", "--no-defaults", "--mysqlx=OFF", "--secure-file-priv=NULL", *quick]
 
     @property
