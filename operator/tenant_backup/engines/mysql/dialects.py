@@ -50,9 +50,11 @@ class Dialect:
     far_keys: str  # tables of other databases whose foreign keys refer to this one
     wants_keys: str  # whether the session cannot make a table without a primary key as it is
     members: str  # role, its host, user, host
+    everybodys: str  # the roles of all accounts, with their hosts if they have any
     existing: str  # accounts that are no roles
     lockable: str  # accounts that may be locked out: not locked already, and no administrators
 
+    literal_grants: str  # whether _ and % stand for themselves in GRANT
     all_rights: tuple[str, ...]  # on a database
     harmless: frozenset[str]  # on the server
     sees_routines: tuple[str, ...]  # any one of them
@@ -101,12 +103,14 @@ WHERE substring_index(ref_name, '/', 1) = {file} AND substring_index(for_name, '
 """,
     wants_keys="SELECT 0",
     members="SELECT role, '', user, host FROM mysql.roles_mapping",
+    everybodys="SELECT 'PUBLIC'",
     existing="SELECT user, host FROM mysql.user WHERE is_role = 'N' ORDER BY user, host",
     lockable="""
 SELECT u.user, u.host FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host
 WHERE u.is_role = 'N' AND u.create_user_priv = 'N'
 AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
 """,
+    literal_grants="SELECT 0",
     all_rights=(*_ALL[:-1], "DELETE HISTORY", _ALL[-1]),
     harmless=_HARMLESS | {"BINLOG MONITOR", "CONNECTION ADMIN", "GRANT OPTION"},  # the last of what it has
     sees_routines=("EXECUTE", "ALTER ROUTINE", "SHOW CREATE ROUTINE"),
@@ -143,12 +147,21 @@ WHERE unique_constraint_schema = {database} AND constraint_schema <> {database} 
 """,
     wants_keys="SELECT @@sql_generate_invisible_primary_key OR @@sql_require_primary_key",
     members="SELECT from_user, from_host, to_user, to_host FROM mysql.role_edges",
+    everybodys="SELECT @@mandatory_roles",
     existing="SELECT user, host FROM mysql.user ORDER BY user, host",
     lockable="SELECT user, host FROM mysql.user WHERE account_locked = 'N' AND create_user_priv = 'N'",
+    literal_grants="SELECT @@partial_revokes",
     all_rights=_ALL,
     harmless=_HARMLESS | {"CONNECTION_ADMIN", "SHOW_ROUTINE", "GRANT OPTION"},
     sees_routines=("EXECUTE", "ALTER ROUTINE", "SHOW_ROUTINE"),
-    exchanges=("CREATE USER", "PROCESS", "CONNECTION_ADMIN", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"),
+    exchanges=(
+        "CREATE USER",
+        "PROCESS",
+        "CONNECTION_ADMIN",
+        "SET_ANY_DEFINER",
+        "ALLOW_NONEXISTENT_DEFINER",
+        "SHOW_ROUTINE",
+    ),
     grants_mode="",
     parked="DISABLE ON REPLICA",
     identified=passwords.caching_sha2,
