@@ -58,18 +58,16 @@ class Dialect:
     all_rights: tuple[str, ...]  # on a database
     harmless: frozenset[str]  # on the server
     sees_routines: tuple[str, ...]  # any one of them
-    exchanges: tuple[
-        str, ...
-    ]  # on the server: to see and end sessions, to create code for the definer it had
+    # On the server: to see and end sessions, to see code and create it again for the definer it had.
+    exchanges: tuple[str, ...]
     grants_mode: str  # sql_mode in which GRANT creates nobody
     parked: str  # the status of an event that does not run, and says that it did
 
     identified: Callable[[str], str]  # the clause of CREATE USER for a password
     shows_routine: Callable[[tuple[int, int], str], str]  # the right to see a routine's text, and on what
+    tells_passwords: bool  # over TLS its accounts' plugin sends the password itself
     has_comments: bool  # of databases
-    notes_broken_views: (
-        bool  # and believes that later: a view whose tables have left and come back has no columns
-    )
+    notes_broken_views: bool  # and shows no columns of one whose tables have left, and come back
     client: str  # its client program
     executed: str  # statements that execute {text}, a variable
     executes_code: bool  # also if that creates a routine, a trigger or an event
@@ -119,6 +117,7 @@ AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
     parked="DISABLE ON SLAVE",
     identified=passwords.native,
     shows_routine=_shown_by_mariadb,
+    tells_passwords=False,
     has_comments=True,
     notes_broken_views=False,
     client="mariadb",
@@ -166,6 +165,7 @@ WHERE unique_constraint_schema = {database} AND constraint_schema <> {database} 
     parked="DISABLE ON REPLICA",
     identified=passwords.caching_sha2,
     shows_routine=_shown_by_mysql,
+    tells_passwords=True,
     has_comments=False,
     notes_broken_views=True,
     client="mysql",
