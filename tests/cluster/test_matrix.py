@@ -34,6 +34,7 @@ SERVERS: dict[str, tuple[str, str, Callable[[Kubectl, str, str], Server]]] = {
     "pg18": ("PostgreSQL", "test-postgres:18", lab.postgres),
     "maria": ("MariaDB", "test-mariadb:10.11", lab.mariadb),
     "maria118": ("MariaDB", "test-mariadb:11.8", lab.mariadb),
+    "mysql": ("MySQL", "test-mysql:9", lab.mysql),
 }
 Key = TypeVar("Key")
 PASSWORD = "correct horse"

@@ -117,10 +117,10 @@ def _volumes(catalogue: Catalogue) -> list[str]:
         ]
         for volume in catalogue.engine.get("files", ())
     ]
-    return [console.table(heads, rows), *_modules_of(catalogue)] if rows else []
+    return [console.table(heads, rows), *_files_of_modules(catalogue)] if rows else []
 
 
-def _modules_of(catalogue: Catalogue) -> list[str]:
+def _files_of_modules(catalogue: Catalogue) -> list[str]:
     rows = [
         [module["name"], volume["name"], str(module["files"]), console.size(module["bytes"])]
         for volume in catalogue.engine["files"]
