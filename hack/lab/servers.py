@@ -192,7 +192,7 @@ WHERE table_schema = '{database}' AND table_type = 'BASE TABLE' ORDER BY table_n
 
 
 def _row_hashes(table: str, columns: list[str]) -> str:
-    values = ", ".join(f"quote(`{column}`)" for column in columns)
+    values = ", ".join(f"ifnull(hex(concat(`{column}`)), '-')" for column in columns)
     hashed = f"cast(conv(left(sha2(concat_ws(',', {values}), 256), 15), 16, 10) AS unsigned)"
     return f"SELECT '{table}', concat(count(*), ' ', coalesce(sum({hashed}), 0)) FROM `{table}`"
 
