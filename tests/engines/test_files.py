@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import tarfile
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -23,10 +20,9 @@ from tenant_backup.contract.job import Paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.files import names, reading, tar
 from tenant_backup.engines.files.reading import Session
-from tests.dying import is_killed
-from tests.engines.trees import described, grow, mounted, place, read, volume
-
-NOBODY = 65534
+from tests.dying import is_killed_before
+from tests.engines.owners import NOBODY, as_nobody
+from tests.engines.trees import ALONE, described, filling, grow, mounted, place, read, volume
 
 
 @pytest.fixture
@@ -37,34 +33,6 @@ def site(short_path: Path) -> Iterator[Path]:
         (short_path / name).mkdir()
     with mounted(short_path):
         yield short_path
-
-
-def as_nobody(work: Callable[[], Any]) -> Any:
-    """Run `work` in a process without any rights of root's; return what it returns, or raise its Failure."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            try:
-                said: dict[str, Any] = {"done": work()}
-            except Failure as failure:
-                said = {"reason": failure.reason, "message": failure.message}
-            os.write(writer, json.dumps(said).encode())
-        except BaseException:
-            traceback.print_exc()
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = json.loads(pipe.read() or "{}")
-    os.waitpid(child, 0)
-    if "reason" in said:
-        raise Failure(Reason(said["reason"]), said["message"])
-    return said["done"]
 
 
 # what comes back
@@ -79,7 +47,7 @@ def test_every_tree_comes_back_as_it_was(site: Path, seed: int) -> None:
     assert described(site / "copy") == described(site / "live")
     assert (placed["files"], placed["skipped"]) == (document["files"], [])
     (left,) = (site / "copy" / ".tenant-backup").rglob("*")
-    assert (left.suffix, left.is_dir()) == (".done", True)
+    assert (left.suffix, left.is_dir()) == (".done", False)
     assert read(volume("live"))[0] == tape
     assert read(volume("copy"))[0] == tape
 
@@ -320,7 +288,7 @@ def test_without_rights_files_come_back_as_ones_own(site: Path) -> None:
 def test_a_volume_that_may_not_be_written_says_so(site: Path) -> None:
     """Before anything of the backup is asked for."""
     (site / "copy").chmod(0o555)
-    with pytest.raises(Failure, match="make its top writable") as caught:
+    with pytest.raises(Failure, match="make it writable") as caught:
         as_nobody(lambda: place(volume("copy"), "uid", tar.END, {}))
     assert caught.value.reason is Reason.PERMISSION_DENIED
 
@@ -341,7 +309,7 @@ def test_a_restore_that_is_killed_anywhere_is_ended_by_the_next(site: Path) -> N
     for step in count():
         top, target = site / f"v{step}", volume(f"v{step}")
         top.mkdir()
-        if not _killed_before(step, partial(place, target, "uid", tape, document)):
+        if not is_killed_before(step, partial(place, target, "uid", tape, document)):
             break
         seen = set(described(top))
         assert not seen or not list(top.glob(".tenant-backup/*.new"))
@@ -349,43 +317,6 @@ def test_a_restore_that_is_killed_anywhere_is_ended_by_the_next(site: Path) -> N
         place(target, "uid" if seen or step % 2 else "another uid", tape, document)
         assert described(top) == wanted
     assert step > 25
-
-
-STEPS = (
-    "mkdir",
-    "rename",
-    "symlink",
-    "link",
-    "chown",
-    "fchmod",
-    "utime",
-    "fsync",
-    "pwrite",
-    "open",
-    "unlink",
-    "rmdir",
-)
-
-
-def _killed_before(step: int, work: Callable[[], Any]) -> bool:
-    """Run `work` in a process that is killed before its step of that number; return whether it was."""
-    left = [step]
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return real(*arguments, **options)
-
-        return call
-
-    def doomed() -> None:
-        for name in STEPS:
-            setattr(os, name, dying(getattr(os, name)))
-        work()
-
-    return is_killed(doomed)
 
 
 def test_a_volume_that_is_not_empty_is_not_touched(site: Path) -> None:
@@ -416,7 +347,7 @@ def test_what_came_meanwhile_is_not_overwritten(site: Path, monkeypatch: pytest.
         (site / "copy" / "a").write_bytes(b"theirs")
 
     monkeypatch.setattr(os, "fsync", meddle)
-    with pytest.raises(Failure, match="a came to volume copy") as caught:
+    with pytest.raises(Failure, match="was empty before it was restored, and has now a") as caught:
         place(volume("copy"), "uid", tape, document)
     assert (caught.value.reason, (site / "copy" / "a").read_bytes()) == (Reason.NAME_TAKEN, b"theirs")
 
@@ -438,7 +369,7 @@ def test_two_restores_of_one_volume_do_not_meet(site: Path) -> None:
 
     from tenant_backup.engines.files import placing
 
-    placing.place(volume("copy"), "uid", document, Slow())
+    placing.place(filling(volume("copy"), "uid"), volume("copy"), document, Slow(), ALONE)
     assert described(site / "copy") == described(site / "live")
 
 

@@ -199,12 +199,26 @@ def files_pod(purpose: str, *, database: bool = True, volume: bool = False) -> d
             objects.restore_seen(tenant=acme, store=where, restore=objects.restore({"target": target})),
             objects.NOW,
         ),
+        "swap": lambda: restore.decide(
+            objects.restore_seen(
+                tenant=acme,
+                status={
+                    "state": "Succeeded",
+                    "previousFiles": ["uploads", "exports"],
+                    "undoUntil": objects.CREATED,
+                    **({"previousDatabase": "app_old"} if database else {}),
+                },
+                restore=objects.restore({"target": target, "strategy": "Replace"}),
+            ),
+            objects.NOW,
+        ),
     }
     return dict(manifest(run_of(plans[purpose]()), RUNNER)["spec"]["template"]["spec"])
 
 
 @pytest.mark.parametrize(
-    ("purpose", "stage", "read_only"), [("backup", "gather", True), ("restore", "place", False)]
+    ("purpose", "stage", "read_only"),
+    [("backup", "gather", True), ("restore", "place", False), ("swap", "switch", False)],
 )
 @pytest.mark.parametrize("volume", [True, False])
 def test_each_volume_has_a_container_that_may_do_nothing_else(
@@ -237,7 +251,7 @@ def test_each_volume_has_a_container_that_may_do_nothing_else(
     assert pod["securityContext"]["runAsNonRoot"] is True
     # An fsGroup changes what can be written: the store's volume in a backup, where the tenant's are read-only.
     assert ("fsGroup" in pod["securityContext"]) == (volume and read_only)
-    groups = {1002, 2002} | ({65532} if volume and not read_only else set())
+    groups = {1002, 2002} | ({65532} if volume and purpose == "restore" else set())
     assert set(pod["securityContext"]["supplementalGroups"]) == groups
 
 
@@ -254,7 +268,7 @@ def test_a_backup_goes_where_its_volume_is_in_use() -> None:
     assert "affinity" not in anywhere
 
 
-@pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load")])
+@pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load"), ("swap", "swap")])
 def test_a_tenant_without_a_database_has_no_container_for_one(purpose: str, absent: str) -> None:
     """Nor its Secrets."""
     pod = files_pod(purpose, database=False)

@@ -145,6 +145,25 @@ def test_database_and_files_are_one_backup_and_come_back_together(site: Site) ->
     assert alone["restored"]["rows"] == backup["rows"]
 
 
+def test_database_and_files_are_replaced_together_and_come_back_together(site: Site) -> None:
+    """In place of what both have become; the undo brings that back."""
+    uploads = site.chain.folder / "files" / "uploads"
+    uploads.mkdir(parents=True)
+    grow(uploads, 8)
+    backup = facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
+    good = (described(uploads), _dump(site.server, site.database))
+    (uploads / "since").write_bytes(b"since")
+    site.server.sql("DROP TABLE attendance CASCADE", site.database)
+    bad = (described(uploads), _dump(site.server, site.database))
+    job = site.restore(backup, files=[volume("uploads")])
+    for _ in range(2):  # the second one finds all of it in place
+        assert facts(site.chain.run(job), "load")["previousDatabase"]
+        assert (described(uploads), _dump(site.server, site.database)) == good
+    after = jobs.Swap(job.uid, "r1", "Undo", job.database, site.database, [volume("uploads")])
+    facts(site.chain.run(after), "switch uploads")
+    assert (described(uploads), _dump(site.server, site.database)) == bad
+
+
 def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) -> None:
     """A pod that vanished before it was read costs nothing."""
     job = site.backup()

@@ -249,6 +249,31 @@ def test_a_reader_that_fails_says_why_and_nothing_is_committed(site: Site) -> No
     assert site.manifests() == []
 
 
+def test_two_volumes_are_replaced_together(site: Site) -> None:
+    """The first one decides; when the second cannot be replaced, neither is."""
+    for name in ("uploads", "exports"):
+        (site.folder(name) / "a").write_bytes(b"old")
+    found = facts(site.chain.run(site.backup("uploads", "exports")), "upload")
+    for name in ("uploads", "exports"):
+        (site.folder(name) / "a").write_bytes(b"new")
+        (site.folder(name) / "since").write_bytes(b"new")
+    job = replace(site.restore(found, "uploads", "exports"), strategy="Replace")
+    (site.folder("exports") / ".tenant-backup").write_bytes(b"in the way of ours")
+    before = {name: described(site.folder(name)) for name in ("uploads", "exports")}
+    refused = site.chain.run(job)
+    assert failure(refused, "place exports")[0] is Reason.VOLUME_UNAVAILABLE
+    assert before == {name: described(site.folder(name)) for name in before}
+    (site.folder("exports") / ".tenant-backup").unlink()
+    assert facts(site.chain.run(job), "place uploads")["files"] == 1
+    assert {name: set(described(site.folder(name))) for name in before} == {
+        "uploads": {b"a"},
+        "exports": {b"a"},
+    }
+    assert (
+        (site.folder("uploads") / "a").read_bytes() == (site.folder("exports") / "a").read_bytes() == b"old"
+    )
+
+
 def test_a_restore_refuses_what_is_not_empty_and_what_is_not_there(site: Site) -> None:
     """And the volume beside it, which could have been filled, ends well or not at all."""
     (site.folder("uploads") / "a").write_bytes(b"a")

@@ -28,6 +28,11 @@ _STEPS: dict[type[jobs.Job], Sequence[Sequence[str]]] = {
     jobs.Restore: (("download", "open", "load"),),
     jobs.Verify: (("download", "examine"),),
 }
+_OF_A_VOLUME: dict[type[jobs.Job], str] = {
+    jobs.Backup: "gather",
+    jobs.Restore: "place",
+    jobs.Swap: "switch",
+}
 _TICK = 0.02  # seconds between looks at the children
 _FAREWELL = 30.0  # seconds a stage gets to clear away what it made in a server
 _SOCKET_PATH = 107  # bytes
@@ -83,12 +88,11 @@ def steps(job: jobs.Job) -> Sequence[Sequence[str]]:
     A stage of a volume has the volume's name behind its own and a space.
     """
     found = _STEPS.get(type(job), ((type(job).__name__.lower(),),))
-    if not isinstance(job, jobs.Backup | jobs.Restore):
+    if not isinstance(job, jobs.Backup | jobs.Restore | jobs.Swap):
         return found
-    alone = () if job.database.engine else ("dump", "load")
-    stage = "gather" if isinstance(job, jobs.Backup) else "place"
+    alone = () if job.database.engine else ("dump", "load", "swap")
     last = [name for name in found[-1] if name not in alone]
-    return (*found[:-1], [*last, *(f"{stage} {volume.name}" for volume in job.files)])
+    return (*found[:-1], [*last, *(f"{_OF_A_VOLUME[type(job)]} {volume.name}" for volume in job.files)])
 
 
 def run(job: jobs.Job, folder: Path, mounts: Mounts, watch: Watch) -> dict[str, Ended]:

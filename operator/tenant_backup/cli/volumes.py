@@ -56,8 +56,6 @@ def unpack(reader: ArchiveReader, catalogue: Catalogue, folder: Path) -> None:
         try:
             unpacker = Unpacker(top)
             unpacker.unpack(tar.Reader(_blocks(reader, catalogue, volume["segments"])))
-            for directory in unpacker.tops():
-                directory.finish(directory.path, top)
         finally:
             os.close(top)
         for sentence in unpacker.done.told():

@@ -152,19 +152,25 @@ class Restore:
 
     @property
     def replaces(self) -> bool:
-        """Whether it takes the place of the live database."""
+        """Whether it takes the place of what is live."""
         return self.strategy == "Replace"
+
+    @property
+    def decided_by(self) -> str:
+        """The volume that says whether all of it has taken place; empty: the database does."""
+        return "" if self.database.engine else self.files[0].name
 
 
 @dataclass(frozen=True)
 class Swap:
     """After a Replace: switch back, or drop what was kept. Runs with admin credentials only."""
 
-    uid: str  # of the TenantRestore whose Replace made the previous database
+    uid: str  # of the TenantRestore whose Replace it was
     name: str
     action: Literal["Undo", "DropPrevious"]
-    database: Database
+    database: Database  # NO_DATABASE: none was replaced
     target_database: str
+    files: list[Volume] = field(default_factory=list)  # on which files were replaced
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,25 @@ class Stored(Protocol):
         ...
 
 
+class Together(Protocol):
+    """The parts of one restore, which take place together: the database, and each volume.
+
+    One of them decides: the database, or the first volume. Raises PEER_FAILED when another part has failed.
+    """
+
+    def begin(self, *, committed: bool) -> bool:
+        """Say whether we see that an earlier attempt has taken place; return what is said by who decides."""
+        ...
+
+    def meet(self, step: str) -> None:
+        """Wait until all have come that far; the one who decides is the last to go on."""
+        ...
+
+    def ended(self, *, committed: bool) -> bool:
+        """Wait until it is decided whether the restore takes place; `committed`: what we decide."""
+        ...
+
+
 class Contents(Protocol):
     """A backup, as a restore sees it."""
 
@@ -101,6 +120,17 @@ class Contents(Protocol):
 
     def opened(self) -> AbstractContextManager[Stored]:
         """Open one more connection."""
+        ...
+
+    def begin(self, *, committed: bool) -> None:
+        """Tell the volumes whether an earlier attempt has put the database in place."""
+        ...
+
+    def committing(self, is_committed: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Put the database in place inside: all volumes are then, and go back when it is not.
+
+        `is_committed` is asked whether it is, when it fails.
+        """
         ...
 
 

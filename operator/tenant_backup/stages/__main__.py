@@ -32,6 +32,7 @@ STAGES = (
     "load",
     "place",
     "swap",
+    "switch",
     "preflight",
     "probe",
     "delete",
@@ -40,7 +41,7 @@ STAGES = (
     "inspect",
     "examine",
 )
-OF_A_VOLUME = ("gather", "place")
+OF_A_VOLUME = ("gather", "place", "switch")
 
 
 def main(arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ Started = Callable[[Callable[[], None]], None]
 def check(connection: Connection, database: str, tables: list[Table], policy: Policy) -> list[Choice[Table]]:
     """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
     grants.refuse_blind(grants.of_session(connection, database), database)
+    inventory.refuse_libraries(connection, database)
     inventory.refuse_unsupported(tables)
     choices = selection.choose(tables, policy)
     catalogue.refuse_null(choices, policy)

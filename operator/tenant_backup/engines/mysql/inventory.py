@@ -85,6 +85,13 @@ _SEQUENCES = """
 SELECT table_name FROM information_schema.TABLES
 WHERE table_schema = {database} AND table_type = 'SEQUENCE' ORDER BY table_name
 """
+_HAS_LIBRARIES = """
+SELECT 1 FROM information_schema.TABLES
+WHERE table_schema = 'information_schema' AND table_name = 'LIBRARIES'
+"""
+_LIBRARIES = """
+SELECT library_name FROM information_schema.LIBRARIES WHERE library_schema = {database} ORDER BY library_name
+"""
 _FOREIGN_KEYS = """
 SELECT constraint_name, table_name, referenced_table_name FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE constraint_schema = {database} AND unique_constraint_schema = {database}
@@ -238,6 +245,16 @@ def refuse_unsupported(tables: list[Table]) -> None:
     ]
     if unknown:
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"the type of {shown(unknown)} is not known yet")
+
+
+def refuse_libraries(connection: Connection, database: str) -> None:
+    """Raise UNSUPPORTED_CONTENT for libraries of stored programs, which newer MySQL servers have."""
+    if not connection.rows(_HAS_LIBRARIES):
+        return
+    found = [str(row[0]) for row in connection.rows(_in(_LIBRARIES, database))]
+    if found:
+        message = f"libraries of stored programs ({shown(found)}) cannot be backed up yet"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; drop them, or keep them in another database")
 
 
 def select(choice: Choice[Table]) -> str:

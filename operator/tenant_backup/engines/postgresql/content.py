@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,7 @@ def load_content(source: Source) -> Loaded:
         schema = _definitions(source, connection)
         contents = schema.contents(definitions.limits(connection, source.catalogue))
         schema.restore(contents.kept, "pre-data")
+        source = replace(source, catalogue=definitions.restored(connection, source.catalogue))
         gaps = excluded.open_gaps(connection, source.catalogue["tables"], source.job.exclude_columns)
         early = _EarlyIndexes(schema, contents, {gap.full_name for gap in gaps})
         transfer = Transfer(
@@ -132,9 +133,11 @@ def _definitions(source: Source, connection: Connection) -> Definitions:
         for block in stored.blocks("schema"):
             out.write(block)
         stored.verdict()
-    version = connection.info.server_version
-    program = clients.program("pg_restore", version)
-    return Definitions(file, program, version, source.side, source.owner, names.codec_of(source.encoding))
+    server, made_by = connection.info.server_version, source.catalogue["server"]["number"]
+    # The target's own client, unless it is older than the archive: that one could not read it.
+    program = clients.program("pg_restore", max(server, made_by))
+    codec = names.codec_of(source.encoding)
+    return Definitions(file, program, made_by, server, source.side, source.owner, codec)
 
 
 def _load_large_objects(source: Source, schema: Definitions) -> None:
@@ -223,4 +226,5 @@ class _Loader:
 
 
 def _frozen(load: Load) -> bool:
-    return load.whole and int(load.table["bytes"]) >= _WORTH_FREEZING
+    # A table of an extension's has rows already.
+    return load.whole and not load.table["extension"] and int(load.table["bytes"]) >= _WORTH_FREEZING

@@ -52,6 +52,6 @@ def count(connection: Connection, table: dict[str, Any]) -> int | None:
     hidden = connection.execute("SELECT row_security_active(%s::regclass)", (name,)).fetchone()
     if hidden and hidden[0]:
         return None
-    row = connection.execute(f"SELECT count(*) FROM ONLY {name}").fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT count(*) FROM ONLY {name} {table['condition']}").fetchone()  # noqa: S608
     assert row
     return int(row[0])
