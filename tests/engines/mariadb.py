@@ -137,6 +137,7 @@ class MariaDB:
             "--hex-blob",
             "--routines",
             "--events",
+            "--dump-history",
         ]
         command = ["mariadb-dump", *self._client("root"), *how, *flags, database]
         done = subprocess.run(command, env=_environment("root"), capture_output=True, check=True)
@@ -145,7 +146,8 @@ class MariaDB:
     def checksums(self, database: str) -> dict[str, str]:
         """Rows and the server's own checksum of each table, which sees every bit of a value."""
         query = f"SELECT table_name FROM information_schema.TABLES WHERE table_schema = '{database}'"
-        tables = [str(row[0]) for row in self.sql(f"{query} AND table_type = 'BASE TABLE' ORDER BY 1")]
+        kinds = "table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+        tables = [str(row[0]) for row in self.sql(f"{query} AND {kinds} ORDER BY 1")]
         return {name: self._checksum("`" + name.replace("`", "``") + "`", database) for name in tables}
 
     def _checksum(self, table: str, database: str) -> str:

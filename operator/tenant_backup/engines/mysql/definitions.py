@@ -19,6 +19,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 
 from . import failures, versions
 from .endpoint import Connection, Row, encoded
+from .inventory import Listed
 from .names import account, granted, literal, quoted
 
 SEGMENT = "schema"
@@ -86,8 +87,10 @@ class Definition:
         connection.run(encoded(self.sql))
 
 
-def read(connection: Connection, database: str, tables: list[str], sequences: list[str]) -> list[Definition]:
+def read(connection: Connection, database: str, listed: list[Listed]) -> list[Definition]:
     """Read everything that the session's database defines. Raises PERMISSION_DENIED for what is not shown."""
+    sequences = [item.name for item in listed if not item.holds_rows]
+    tables = [item.name for item in listed if item.holds_rows]
     return [
         *(_plain(connection, "SEQUENCE", database, name) for name in sequences),
         *(_relative(_table(connection, database, name), database) for name in tables),

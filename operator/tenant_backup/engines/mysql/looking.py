@@ -10,8 +10,8 @@ from tenant_backup.contract.job import Preflight
 from tenant_backup.contract.reasons import Reason
 from tenant_backup.engines.selection import Policy
 
-from . import failures, inventory, session
-from .dumping import check, server_of
+from . import failures, grants, inventory, session
+from .dumping import chosen, server_of
 
 
 def look(job: Preflight) -> dict[str, Any]:
@@ -20,9 +20,12 @@ def look(job: Preflight) -> dict[str, Any]:
     name = job.database.name
     try:
         with server_of(job).connect(name, session.for_reading()) as connection:
-            tables = inventory.tables(connection, name)
-            check(connection, name, tables, policy)
-            size = sum(inventory.sizes(connection, name).values())
+            grants.refuse_blind(grants.of_session(connection, name), name)
+            listed = inventory.listed(connection, name)
+            inventory.refuse_elsewhere(name, listed)
+            tables = inventory.tables(connection, name, listed)
+            chosen(tables, policy)
+            size = sum(size.bytes for size in inventory.sizes(connection, name).values())
             return {"version": connection.version, "sizeBytes": size, "tables": len(tables)}
     except Error as error:
         what = "looking into the database"

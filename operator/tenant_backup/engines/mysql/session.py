@@ -34,9 +34,18 @@ _LOADING = {
     "foreign_key_checks": "0",
     "unique_checks": "0",
     "check_constraint_checks": "0",
+    "system_versioning_insert_history": "1",
 }
 # Nobody can log in meanwhile. A foreign key goes with its tables, whether or not the other one has followed.
 _EXCHANGING = {"lock_wait_timeout": "5", "foreign_key_checks": "0"}
+# So long others may wait for who waits for a lock on all tables.
+_GUARDING = {
+    "autocommit": "0",  # with InnoDB's own locks: of prepared transactions that no session has
+    "innodb_table_locks": "1",
+    "lock_wait_timeout": "2",
+    "innodb_lock_wait_timeout": "2",
+    "max_statement_time": "3",  # for all of them together
+}
 _TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"
 
 
@@ -48,6 +57,11 @@ def for_reading() -> list[str]:
 def for_loading() -> list[str]:
     """Return the statements that make a session fit for loading."""
     return ["SET NAMES binary", _set({**_ALWAYS, **_LOADING}), _TRANSACTIONS]
+
+
+def for_guarding() -> list[str]:
+    """Return the statements that make a session fit for keeping tables as they are for a moment."""
+    return ["SET NAMES binary", _set({**_ALWAYS, **_GUARDING}), _TRANSACTIONS]
 
 
 def for_exchanging() -> list[str]:
