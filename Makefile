@@ -69,7 +69,7 @@ install: $(CLUSTER_READY)  ## install the operator by its chart into namespace t
 	  --set runner.image.repository=$(IMAGES)/tenant-backup-runner,runner.image.tag=dev \
 	  --set-string podAnnotations.image="$$(cat $(LOCAL)/operator-image)"
 
-demo: setup install  ## two tenants: back up, destroy, restore, prove equal
+demo: setup install  ## two tenants, rows and files: back up, destroy, restore, prove equal
 	$(PYTHON) -m hack.demo --images $(IMAGES)/ $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 ##@ Develop

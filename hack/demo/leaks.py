@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 import tempfile
@@ -46,19 +47,20 @@ def occurrences_in_backups(
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as objects:
             objects.extractall(folder, filter="data")
-        plain = b"".join(
-            _plaintext(Path(folder), manifest, identity, signing_key) for manifest in _manifests(folder)
-        )
+        plain = plaintext(Path(folder), identity, signing_key)
     return {kind: sum(text.encode() in plain for text in texts) for kind, texts in wanted.items()}
 
 
-def _manifests(folder: str) -> list[Path]:
-    return sorted((Path(folder) / "manifests").iterdir())
+def plaintext(folder: Path, identity: str, signing_key: str) -> bytes:
+    """Return all that a tenant's backups say and hold, decrypted; `folder` is its prefix."""
+    manifests = sorted((folder / "manifests").iterdir())
+    return b"".join(_plaintext(folder, path, identity, signing_key) for path in manifests)
 
 
 def _plaintext(folder: Path, path: Path, identity: str, signing_key: str) -> bytes:
     manifest: Manifest = verify(path.read_bytes(), signing_key)
     objects, owner = Folder(folder), Identity.parse(identity)
     reader = ArchiveReader(manifest, open_index_key(manifest, None, owner, objects), owner, objects)
-    segments = reader.catalogue().segments
-    return b"".join(block for segment in segments.values() for block in reader.blocks(segment))
+    catalogue = reader.catalogue()
+    blocks = (block for segment in catalogue.segments.values() for block in reader.blocks(segment))
+    return b"".join((path.read_bytes(), json.dumps(catalogue.engine).encode(), *blocks))

@@ -1,4 +1,7 @@
-"""Two tenants of one HR product: backed up, one destroyed, restored, compared by the server's own hashes."""
+"""Two tenants of one HR product, on PostgreSQL and on MariaDB with uploads: backed up, destroyed, restored, compared.
+
+What is compared are the servers' own hashes, and those of the files.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,32 @@ import datetime
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyrage
-
 from hack.lab.kubectl import Kubectl, condition, is_over, is_true
-from hack.lab.servers import S3, Postgres, Receiver, namespace, postgres, receiver, s3, secret
+from hack.lab.servers import (
+    S3,
+    MariaDB,
+    Postgres,
+    Receiver,
+    mariadb,
+    namespace,
+    postgres,
+    receiver,
+    s3,
+)
+from hack.lab.volumes import TREE, claim, on_volumes
 
 from .leaks import occurrences_in_backups
 from .screen import Screen
+from .tenants import UPLOADS, DemoTenant, object_, uploads
 
-API_VERSION = "tenantbackup.dev/v1alpha1"
 _SLOTS_AND_RETENTION = 240  # seconds: the next slot, and a minute in which the list is shown
-SECRET_COLUMNS = {"public.app_user": ["password_hash", "api_token"]}
+_SECRET_COLUMNS = {"app_user": ["password_hash", "api_token"]}
+_GROW = """mkdir letters && seq 300 | while read n; do echo "Dear $n" > letters/$n.txt; done
+head -c 5000000 /dev/urandom > photo.jpg; ln -s photo.jpg cover; chmod 750 letters; chmod 440 photo.jpg"""
 
 
 class StoryError(RuntimeError):
@@ -27,12 +42,12 @@ class StoryError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class DemoTenant:
-    """A tenant of the demo and the key that only its owner holds."""
+class _Before:
+    """What there was when it was backed up: rows and hashes by table, and the files."""
 
-    name: str
-    identity: str
-    recipient: str
+    acme: dict[str, str]
+    globex: dict[str, str]
+    uploads: str
 
 
 class Story:
@@ -42,11 +57,12 @@ class Story:
         self._kubectl = kubectl
         self._screen = screen
         self._images = images
-        self._server: Postgres
+        self._postgres: Postgres
+        self._mariadb: MariaDB
         self._s3: S3
         self._receiver: Receiver
-        self._acme = _tenant("acme")
-        self._globex = _tenant("globex")
+        self._acme = DemoTenant.new("acme")
+        self._globex = DemoTenant.new("globex")
 
     def tell(self) -> None:
         """Run every step; raises StoryError where a claim does not hold."""
@@ -57,8 +73,8 @@ class Story:
         self._somebody_wants_to_know()
         before = self._both_are_backed_up()
         self._no_password_leaves()
-        self._acme_is_damaged_and_swapped_back(before["acme"])
-        self._globex_is_lost_and_restored(before["globex"])
+        self._acme_is_damaged_and_swapped_back(before.acme)
+        self._globex_is_lost_and_restored(before)
         self._nobody_restores_into_another_tenant()
         self._a_lost_object_comes_back()
         self._the_schedule_fires_and_prunes()
@@ -73,26 +89,35 @@ class Story:
         self._screen.good(f"namespace {name}: only pods of the restricted profile may run in it")
 
     def _servers_and_data(self) -> None:
-        self._screen.step("A PostgreSQL server, an S3 store and two tenants with an HR product's data")
-        self._s3 = s3(self._kubectl, "s3", f"{self._images}test-versitygw:dev", "backups")
-        self._server = postgres(self._kubectl, "pg", f"{self._images}test-postgres:17")
-        self._receiver = receiver(self._kubectl, "pager", f"{self._images}tenant-backup-runner:dev")
-        for tenant in (self._acme, self._globex):
+        self._screen.step(
+            "PostgreSQL, MariaDB, an S3 store, a volume, and two tenants with an HR product's data"
+        )
+        image, kubectl = self._images, self._kubectl
+        with ThreadPoolExecutor() as pool:
+            store = pool.submit(s3, kubectl, "s3", f"{image}test-versitygw:dev", "backups")
+            pg = pool.submit(postgres, kubectl, "pg", f"{image}test-postgres:17")
+            maria = pool.submit(mariadb, kubectl, "maria", f"{image}test-mariadb:11.8")
+            pager = pool.submit(receiver, kubectl, "pager", f"{image}tenant-backup-runner:dev")
+            kubectl.apply(claim(UPLOADS))
+            pool.submit(self._on_uploads, "application", _GROW).result()
+        self._s3, self._receiver = store.result(), pager.result()
+        self._postgres, self._mariadb = pg.result(), maria.result()
+        for tenant, server in ((self._acme, self._postgres), (self._globex, self._mariadb)):
             password = secrets.token_hex(16)
-            self._server.create_tenant(tenant.name, password)
-            self._kubectl.apply(
-                secret(f"{tenant.name}-db", username=tenant.name, password=password),
-                secret(f"{tenant.name}-identity", identity=tenant.identity),
-            )
-            tables = self._server.fingerprint(tenant.name)
-            rows = sum(int(value.split()[0]) for value in tables.values())
-            self._screen.good(f"{tenant.name}: {len(tables)} tables, {rows:,} rows")
+            server.create_tenant(tenant.name, password)
+            kubectl.apply(*tenant.secrets(password))
+        acme, globex = self._postgres.fingerprint("acme"), self._mariadb.hashes("globex")
+        self._screen.good(f"acme on PostgreSQL: {len(acme)} tables, {_rows(acme):,} rows")
+        self._screen.good(
+            f"globex on MariaDB: {len(globex)} tables, {_rows(globex):,} rows; its uploads are on a volume"
+        )
 
     def _three_kinds_of_objects(self) -> None:
         self._screen.step("Tell the operator: two Tenants and a BackupStore")
-        self._kubectl.apply(
-            *self._s3.store("prod", "backups", "demo"), *map(self._tenant_object, (self._acme, self._globex))
-        )
+        acme = self._acme.spec("PostgreSQL", self._postgres, "public.app_user")
+        globex = self._globex.spec("MariaDB", self._mariadb, "globex.app_user") | {"files": [uploads()]}
+        tenants = [object_("Tenant", "acme", acme), object_("Tenant", "globex", globex)]
+        self._kubectl.apply(*self._s3.store("prod", "backups", "demo"), *tenants)
         for kind, name in (("bst", "prod"), ("tnt", "acme"), ("tnt", "globex")):
             self._kubectl.wait(kind, name, is_true("Ready"), 60)
         self._screen.command(self._kubectl, "get", "tnt,bst")
@@ -103,10 +128,10 @@ class Story:
         spec = {
             "schedule": "* * * * *",
             "timeZone": "Europe/Rome",
-            "tenants": ["globex"],
+            "tenants": ["acme"],
             "template": template,
         }
-        self._kubectl.apply(_object("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 1}}))
+        self._kubectl.apply(object_("BackupSchedule", "every-minute", {**spec, "retention": {"keepLast": 1}}))
 
     def _somebody_wants_to_know(self) -> None:
         self._screen.step(
@@ -117,7 +142,7 @@ class Story:
             "events": ["BackupSucceeded", "BackupFailed", "RestoreSucceeded"],
             "webhook": {"urlSecretRef": named, "signingSecretRef": named},
         }
-        self._kubectl.apply(_object("BackupNotifier", "pager", spec))
+        self._kubectl.apply(object_("BackupNotifier", "pager", spec))
         refused = self._kubectl.wait("bn", "pager", lambda found: "`" in _ready(found).get("message", ""), 30)
         message = _ready(refused)["message"]
         self._screen.line(f"  {message}")
@@ -126,67 +151,71 @@ class Story:
         self._kubectl.wait("bn", "pager", is_true("Ready"), 60)
         self._screen.good("done as it says: the notifier is ready")
 
-    def _both_are_backed_up(self) -> dict[str, dict[str, str]]:
-        self._screen.step("Back both up, side by side")
+    def _both_are_backed_up(self) -> _Before:
+        self._screen.step("Back both up, side by side: globex's database and uploads are one backup")
+        before = _Before(self._postgres.fingerprint("acme"), self._globex_now(), self._uploads_now("before"))
         names = [f"{tenant.name}-before-upgrade" for tenant in (self._acme, self._globex)]
-        before = {
-            "acme": self._server.fingerprint("acme"),
-            "globex": self._server.fingerprint("globex", without=SECRET_COLUMNS),
-        }
         for name in names:
             spec = {"tenantRef": {"name": name.split("-")[0]}, "storeRef": {"name": "prod"}}
-            self._kubectl.apply(_object("TenantBackup", name, spec))
+            self._kubectl.apply(object_("TenantBackup", name, spec))
         self._follow("tb", names)
         self._screen.command(self._kubectl, "get", "tb", *names)
         return before
 
     def _no_password_leaves(self) -> None:
-        self._screen.step("Columns with passwords never left the server")
+        self._screen.step("Columns with passwords never left the servers")
         listing = self._s3.shell("cd /data/backups && find . -type f | sort")
         self._screen.line(
             f"  the store holds {len(listing.splitlines())} objects; decrypted with the owner's key they contain"
         )
-        hashes = self._server.sql(
-            "SELECT password_hash FROM app_user ORDER BY id LIMIT 100", "acme"
-        ).splitlines()
-        names = self._server.sql("SELECT email FROM employee ORDER BY id LIMIT 100", "acme").splitlines()
-        key = str((self._kubectl.get("tnt", "acme") or {})["status"]["signingKey"])
-        wanted = {"hash": hashes, "mail": names}
-        found = occurrences_in_backups(self._s3, "backups/demo/acme", self._acme.identity, key, wanted)
-        self._check(
-            found["mail"] == len(names), f"{found['mail']} of {len(names)} e-mail addresses looked for"
-        )
-        self._check(found["hash"] == 0, f"{found['hash']} of {len(hashes)} password hashes looked for")
+        for tenant, server in ((self._acme, self._postgres), (self._globex, self._mariadb)):
+            name = tenant.name
+            hashes = server.sql("SELECT password_hash FROM app_user ORDER BY id LIMIT 100", name).splitlines()
+            mails = server.sql("SELECT email FROM employee ORDER BY id LIMIT 100", name).splitlines()
+            key = str((self._kubectl.get("tnt", name) or {})["status"]["signingKey"])
+            wanted = {"hash": hashes, "mail": mails}
+            found = occurrences_in_backups(self._s3, f"backups/demo/{name}", tenant.identity, key, wanted)
+            self._check(
+                found == {"hash": 0, "mail": len(mails)},
+                f"{name}: {found['mail']} of {len(mails)} e-mail addresses looked for,"
+                f" {found['hash']} of {len(hashes)} password hashes",
+            )
 
     def _acme_is_damaged_and_swapped_back(self, before: dict[str, str]) -> None:
         self._screen.step(
             "Somebody ruins acme's database; a restore swaps the good one in, with an undo window"
         )
-        self._server.sql(
-            "DROP TABLE finance.invoice; UPDATE employee SET salary = 0; TRUNCATE attendance", "acme"
-        )
-        self._check(self._server.fingerprint("acme") != before, "the database is damaged: its hashes differ")
-        passwords = self._server.sql(
-            "SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme"
-        )
+        server = self._postgres
+        server.sql("DROP TABLE finance.invoice; UPDATE employee SET salary = 0; TRUNCATE attendance", "acme")
+        self._check(server.fingerprint("acme") != before, "the database is damaged: its hashes differ")
+        of_all = "SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user"
+        passwords = server.sql(of_all, "acme")
         self._restore("acme-undo-disaster", "acme-before-upgrade", "acme")
+        self._check(server.fingerprint("acme") == before, "every table has the same rows and hash as before")
         self._check(
-            self._server.fingerprint("acme") == before, "every table has the same rows and hash as before"
+            passwords == server.sql(of_all, "acme"),
+            "users keep their present passwords (KeepLive): they can log in",
         )
-        after = self._server.sql(
-            "SELECT md5(string_agg(password_hash, '' ORDER BY id)) FROM app_user", "acme"
-        )
-        self._check(passwords == after, "users keep their present passwords (KeepLive): they can log in")
 
-    def _globex_is_lost_and_restored(self, before: dict[str, str]) -> None:
-        self._screen.step("Globex's database is gone altogether")
-        self._server.sql("DROP DATABASE globex WITH (FORCE)")
-        self._restore("globex-from-ashes", "globex-before-upgrade", "globex")
-        after = self._server.fingerprint("globex", without=SECRET_COLUMNS)
+    def _globex_is_lost_and_restored(self, before: _Before) -> None:
+        self._screen.step("Globex's database and uploads are gone altogether")
+        self._mariadb.sql("DROP DATABASE globex")
+        self._on_uploads("accident", "find . -mindepth 1 -not -name lost+found -delete")
+        files = {"tenantRef": {"name": "globex"}, "files": [{"name": "uploads"}]}
+        source = {"backupRef": {"name": "globex-before-upgrade"}}
+        spec = {"source": source, "target": files, "strategy": "NewDatabase"}
+        self._kubectl.apply(object_("TenantRestore", "globex-uploads-back", spec))
+        self._follow("tr", ["globex-uploads-back"])
         self._check(
-            after == before, "every table has the same rows and hash as before, but for the excluded columns"
+            self._uploads_now("after") == before.uploads,
+            "all uploads are back, with names, modes, times, links and the same SHA-256",
         )
-        locked = self._server.sql("SELECT count(*) FROM app_user WHERE password_hash <> '!'", "globex")
+        self._restore("globex-from-ashes", "globex-before-upgrade", "globex")
+        self._check(
+            self._globex_now() == before.globex,
+            "every table has the same rows and hash as before, but for the excluded columns",
+        )
+        locked = self._mariadb.sql("SELECT count(*) FROM app_user WHERE password_hash <> '!'", "globex")
         self._check(
             locked == "0", "password hashes have the value asked for, '!': nobody can log in with a stale one"
         )
@@ -198,17 +227,19 @@ class Story:
             "target": {"tenantRef": {"name": "globex"}, "database": "stolen"},
             "strategy": "NewDatabase",
         }
-        self._kubectl.apply(_object("TenantRestore", "acme-into-globex", spec))
+        self._kubectl.apply(object_("TenantRestore", "acme-into-globex", spec))
         refused = self._kubectl.wait("tr", "acme-into-globex", is_over, 30)
         said = condition(refused, "Failed")
         self._check(said.get("reason") == "CrossTenantAccess", f"{said.get('reason')}: {said.get('message')}")
-        exists = self._server.sql("SELECT count(*) FROM pg_database WHERE datname = 'stolen'")
+        exists = self._mariadb.sql(
+            "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'stolen'"
+        )
         self._check(exists == "0", "no database was made")
 
     def _a_lost_object_comes_back(self) -> None:
         self._screen.step("Somebody deletes the object of a backup; the backup is still in the store")
         spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}, "deletionPolicy": "Retain"}
-        self._kubectl.apply(_object("TenantBackup", "acme-keepsake", spec))
+        self._kubectl.apply(object_("TenantBackup", "acme-keepsake", spec))
         self._follow("tb", ["acme-keepsake"])
         lost = (self._kubectl.get("tb", "acme-keepsake") or {})["status"]
         self._screen.command(self._kubectl, "delete", "tb", "acme-keepsake")
@@ -288,7 +319,7 @@ class Story:
             "target": {"tenantRef": {"name": database}},
             "strategy": "Replace",
         }
-        self._kubectl.apply(_object("TenantRestore", name, spec))
+        self._kubectl.apply(object_("TenantRestore", name, spec))
         waiting = self._kubectl.wait(
             "tr", name, lambda found: "ApprovalPending" in str(found.get("status")), 30
         )
@@ -339,33 +370,19 @@ class Story:
             raise StoryError(f"this does not hold: {claim}")
         self._screen.good(claim)
 
-    def _tenant_object(self, tenant: DemoTenant) -> dict[str, Any]:
-        database = {
-            "engine": "PostgreSQL",
-            "host": self._server.host,
-            "name": tenant.name,
-            "credentialsSecretRef": {"name": f"{tenant.name}-db"},
-            "adminCredentialsSecretRef": {"name": "pg-admin"},
-        }
-        columns = [
-            {"table": "public.app_user", "column": "password_hash", "onRestore": "KeepLive", "else": "!"},
-            {"table": "public.app_user", "column": "api_token", "onRestore": "KeepLive"},
-        ]
-        encryption = {
-            "recipients": [tenant.recipient],
-            "identitySecretRef": {"name": f"{tenant.name}-identity"},
-        }
-        spec = {"database": database, "exclusions": {"columns": columns}, "encryption": encryption}
-        return _object("Tenant", tenant.name, spec)
+    def _globex_now(self) -> dict[str, str]:
+        return self._mariadb.hashes("globex", without=_SECRET_COLUMNS)
+
+    def _uploads_now(self, pod: str) -> str:
+        return self._on_uploads(pod, TREE)
+
+    def _on_uploads(self, pod: str, script: str) -> str:
+        image = f"{self._images}tenant-backup-runner:dev"
+        return on_volumes(self._kubectl, pod, image, [UPLOADS], script)
 
 
-def _tenant(name: str) -> DemoTenant:
-    identity = pyrage.x25519.Identity.generate()
-    return DemoTenant(name, str(identity), str(identity.to_public()))
-
-
-def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+def _rows(hashes: dict[str, str]) -> int:
+    return sum(int(value.split()[0]) for value in hashes.values())
 
 
 def _ready(item: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,19 @@
-"""Real servers as pods: PostgreSQL, MariaDB, an S3 store, a webhook receiver; small enough for a laptop."""
+"""Real servers as pods: PostgreSQL, MariaDB, MySQL, an S3 store, a webhook receiver; small enough for a laptop."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .kubectl import Kubectl
 
 HR_SQL = Path(__file__).with_name("hr.sql")
+HR_MYSQL = Path(__file__).with_name("hr_mysql.sql")
 RECEIVER_PY = Path(__file__).with_name("receiver.py")
 _RESTRICTED_POD = {
     "runAsNonRoot": True,
@@ -20,6 +22,8 @@ _RESTRICTED_POD = {
     "fsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+# A client program inside the pod, which asks nobody for a password.
+_AS_ROOT = ["--no-defaults", "-S", "/tmp/mysqld.sock", "-u", "root"]
 _RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -81,7 +85,14 @@ class Postgres(_Server):
         rows = self.sql("\nUNION ALL ".join(parts) + " ORDER BY 1", database).splitlines()
         return dict(row.split("|", 1) for row in rows)
 
+    def definitions(self, database: str) -> str:
+        """Return all definitions as pg_dump writes them, the same for databases that are the same."""
+        command = ["pg_dump", "-U", "postgres", "--schema-only", database]
+        text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
+        return "\n".join(line for line in text.splitlines() if not _OF_THIS_DUMP.match(line))
 
+
+_OF_THIS_DUMP = re.compile(r"\\(un)?restrict ")
 _TABLES = """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_' ORDER BY 1"""
 
@@ -117,15 +128,19 @@ def postgres(kubectl: Kubectl, name: str, image: str, *arguments: str) -> Postgr
 class MariaDB(_Server):
     """A MariaDB server in a pod; statements run with mariadb inside it."""
 
+    engine: ClassVar[str] = "MariaDB"
+    client: ClassVar[str] = "mariadb"
+    dumper: ClassVar[str] = "mariadb-dump"
+
     def sql(self, statements: str, database: str = "") -> str:
         """Run statements as the administrator; return rows separated by tabs, without headings."""
-        command = ["mariadb", "--no-defaults", "-S", "/tmp/mysqld.sock", "-u", "root", "-N", "-B"]
+        command = [self.client, *_AS_ROOT, "-N", "-B"]
         inside = [f"deploy/{self.name}", "--", *command, *([database] if database else [])]
         return self.kubectl("exec", "-i", *inside, stdin=statements).strip()
 
     def as_tenant(self, database: str, password: str, statements: str) -> None:
         """Run statements as the account that has the database's name."""
-        client = ["mariadb", "--no-defaults", "--default-character-set=utf8mb4", "-h", "127.0.0.1"]
+        client = [self.client, "--no-defaults", "--default-character-set=utf8mb4", "-h", "127.0.0.1"]
         inside = ["env", f"MYSQL_PWD={password}", *client, "-u", database]
         self.kubectl("exec", "-i", f"deploy/{self.name}", "--", *inside, database, stdin=statements)
 
@@ -137,32 +152,74 @@ class MariaDB(_Server):
             f" GRANT {rights} ON {database}.* TO {database}@'%'"
         )
 
+    def create_tenant(self, database: str, password: str) -> None:
+        """Create a database and an account of the same name, filled with an HR product's tables."""
+        self.create_database(database, password)
+        self.as_tenant(database, password, HR_MYSQL.read_text())
+
+    def hashes(self, database: str, *, without: dict[str, list[str]] | None = None) -> dict[str, str]:
+        """Return {table: "rows hash"}: counted and hashed by the server, whatever the order of rows.
+
+        `without` names columns left out of the hash, by table.
+        """
+        columns: dict[str, list[str]] = {}
+        for line in self.sql(_COLUMNS.format(database=database)).splitlines():
+            table, column = line.split("\t")
+            if column not in (without or {}).get(table, []):
+                columns.setdefault(table, []).append(column)
+        rows = self.sql("\nUNION ALL ".join(map(_row_hashes, columns, columns.values())), database)
+        return dict(row.split("\t", 1) for row in rows.splitlines())
+
     def fingerprint(self, database: str) -> str:
-        """Each table's checksum, and all definitions and triggers as mariadb-dump writes them."""
+        """Each table's checksum, and all definitions and triggers as the server's own program writes them."""
         names = self.sql(
             f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
             " AND table_type = 'BASE TABLE' ORDER BY 1"
         ).split()
-        sums = [self.sql(f"CHECKSUM TABLE {name} EXTENDED", database).split("\t")[1] for name in names]
+        sums = self.sql(f"CHECKSUM TABLE {', '.join(names)} EXTENDED", database).splitlines()
         options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
-        command = [
-            "mariadb-dump",
-            "--no-defaults",
-            "-S",
-            "/tmp/mysqld.sock",
-            "-u",
-            "root",
-            *options,
-            database,
-        ]
+        command = [self.dumper, *_AS_ROOT, *options, database]
         text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
-        return "\n".join([*map(" ".join, zip(names, sums, strict=True)), text])
+        return "\n".join([*(line.partition(".")[2] for line in sums), text])
+
+
+_COLUMNS = """SELECT table_name, column_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_schema = '{database}' AND table_type = 'BASE TABLE' ORDER BY table_name, ordinal_position"""
+
+
+def _row_hashes(table: str, columns: list[str]) -> str:
+    values = ", ".join(f"quote(`{column}`)" for column in columns)
+    hashed = f"cast(conv(left(md5(concat_ws(',', {values})), 15), 16, 10) AS unsigned)"
+    return f"SELECT '{table}', concat(count(*), ' ', coalesce(sum({hashed}), 0)) FROM `{table}`"
+
+
+@dataclass(frozen=True)
+class MySQL(MariaDB):
+    """A MySQL server in a pod; statements run with mysql inside it."""
+
+    engine: ClassVar[str] = "MySQL"
+    client: ClassVar[str] = "mysql"
+    dumper: ClassVar[str] = "mysqldump"
 
 
 def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:
     """Start a MariaDB server and wait until it answers; its data goes with the pod."""
     server = MariaDB(kubectl, name, _password_of(kubectl, name))
-    answers = "mariadb --no-defaults -S /tmp/mysqld.sock -u root -e 'SELECT 1'"
+    _start(server, image, "MARIADB_PASSWORD", [])
+    return server
+
+
+def mysql(kubectl: Kubectl, name: str, image: str) -> MySQL:
+    """Likewise a MySQL server, in which accounts may create triggers without being administrators."""
+    server = MySQL(kubectl, name, _password_of(kubectl, name))
+    small = ["--performance-schema=OFF", "--innodb-buffer-pool-size=64M", "--skip-log-bin"]
+    _start(server, image, "MYSQL_PASSWORD", small)
+    return server
+
+
+def _start(server: MariaDB, image: str, password: str, arguments: list[str]) -> None:
+    name, kubectl = server.name, server.kubectl
+    answers = " ".join([server.client, *_AS_ROOT, "-e", "'SELECT 1'"])
     kubectl.apply(
         secret(f"{name}-admin", username="root", password=server.password),
         _service(name, 3306),
@@ -170,14 +227,13 @@ def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:
             name,
             image,
             3306,
-            [],
-            env=[_from_secret("MARIADB_PASSWORD", f"{name}-admin", "password")],
+            arguments,
+            env=[_from_secret(password, f"{name}-admin", "password")],
             mount="/var/lib/mysql",
             ready={"exec": {"command": ["sh", "-c", answers]}},
         ),
     )
     kubectl("rollout", "status", f"deploy/{name}", "--timeout=120s")
-    return server
 
 
 @dataclass(frozen=True)

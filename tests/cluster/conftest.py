@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,12 +44,6 @@ def servers(kubectl: Kubectl) -> Iterator[Kubectl]:
 def postgres_17(servers: Kubectl) -> Postgres:
     """A shared PostgreSQL 17."""
     return postgres(servers, "pg17", "localhost/test-postgres:17")
-
-
-@pytest.fixture(scope="session")
-def postgres_15(servers: Kubectl) -> Postgres:
-    """A shared PostgreSQL 15."""
-    return postgres(servers, "pg15", "localhost/test-postgres:15")
 
 
 @pytest.fixture(scope="session")
@@ -148,9 +142,9 @@ class Room:
 
 
 @pytest.fixture
-def empty_room(operator: Kubectl, postgres_17: Postgres, s3_server: S3, namespace: Kubectl) -> Iterator[Room]:
+def empty_room(operator: Kubectl, postgres_17: Postgres, s3_server: S3, namespace: Kubectl) -> Room:
     """A namespace, an empty database and Secrets; neither Tenant nor BackupStore."""
-    yield from _room(namespace, postgres_17, s3_server)
+    return new_room(namespace, postgres_17, s3_server)
 
 
 @pytest.fixture
@@ -163,18 +157,13 @@ def room(empty_room: Room) -> Room:
     return room
 
 
-def _room(kubectl: Kubectl, server: Postgres, s3: S3) -> Iterator[Room]:
+def new_room(kubectl: Kubectl, server: Postgres, s3: S3) -> Room:
+    """An empty database on any server, and Secrets."""
     name = f"db_{uuid.uuid4().hex[:8]}"
     room = Room(kubectl, server, s3, name, f"p-{name.replace('_', '-')}")
     server.create_database(name, room.password)
     room.create_secrets()
-    yield room
-
-
-@pytest.fixture
-def room_of() -> Callable[..., Iterator[Room]]:
-    """Make a room on a server of the test's own."""
-    return _room
+    return room
 
 
 def in_hours(hours: float) -> str:

@@ -13,8 +13,6 @@ from hack.lab.kubectl import condition
 from .conftest import SMALL_SQL, in_hours
 
 if TYPE_CHECKING:
-    from hack.lab.servers import Postgres
-
     from .conftest import Room
 
 pytestmark = pytest.mark.cluster
@@ -50,19 +48,6 @@ def test_kubectl_wait_tells_the_truth(room: Room) -> None:
     room.back_up("bad")
     room.kubectl("wait", "tb/bad", "--for=condition=Failed", "--timeout=1s")
     assert room.kubectl.run("wait", "tb/bad", "--for=condition=Succeeded", "--timeout=1s").returncode != 0
-
-
-def test_a_new_database_gets_every_row(room: Room) -> None:
-    """NewDatabase leaves the live one alone; both hash alike."""
-    room.back_up("b1")
-    copy = f"{room.database}_copy"
-    status = _restore_new(room, copy)
-
-    assert status["state"] == "Succeeded", status
-    assert room.server.fingerprint(copy) == room.server.fingerprint(room.database)
-    assert _schema(room, copy) == _schema(room, room.database)
-    assert status["restored"]["rows"] == 6000
-    assert status["check"] == {"rowsMatch": True, "constraintsValid": True}
 
 
 def test_replace_swaps_and_undo_swaps_back(room: Room) -> None:
@@ -182,30 +167,6 @@ def test_a_volume_store_holds_and_gives_back(empty_room: Room) -> None:
     assert room.server.fingerprint(room.database) == good
 
 
-@pytest.mark.parametrize("version", ["15", "17"])
-def test_the_hr_product_comes_back_on_every_version(
-    version: str,
-    operator: None,
-    request: pytest.FixtureRequest,
-    s3_server: object,
-    namespace: object,
-    room_of: object,
-) -> None:
-    """Twelve tables, all kinds of types; pg_dump of both sides is the same text."""
-    server: Postgres = request.getfixturevalue(f"postgres_{version}")
-    for room in room_of(namespace, server, s3_server):  # type: ignore[operator]
-        hr = (server.kubectl, room.database)
-        server.sql(f'SET ROLE "{room.database}";\n' + _hr(), room.database, tenant=hr[1], scale="1")
-        room.create_tenant()
-        room.create_store()
-        room.back_up("b1")
-        copy = f"{room.database}_copy"
-        status = _restore_new(room, copy)
-        assert status["state"] == "Succeeded", status
-        assert server.fingerprint(copy) == server.fingerprint(room.database)
-        assert _schema(room, copy) == _schema(room, room.database)
-
-
 def test_deleting_the_object_deletes_the_manifest(room: Room) -> None:
     """DeletionPolicy Delete is the default."""
     room.back_up("b1")
@@ -279,43 +240,12 @@ def _secrets_by_container(room: Room) -> dict[str, set[str]]:
     return found
 
 
-def _restore_new(room: Room, copy: str) -> dict[str, object]:
-    spec = room.new_database_spec("b1", copy)
-    room.apply("TenantRestore", "r1", spec)
-    return dict(
-        room.kubectl.wait(
-            "tr", "r1", lambda found: found.get("status", {}).get("state") in {"Succeeded", "Failed"}, 90
-        )["status"]
-    )
-
-
-def _schema(room: Room, database: str) -> str:
-    dump = [
-        "exec",
-        f"deploy/{room.server.name}",
-        "--",
-        "pg_dump",
-        "-U",
-        "postgres",
-        "--schema-only",
-        database,
-    ]
-    text = room.server.kubectl(*dump)
-    return "\n".join(line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line))
-
-
 def _database_facts(room: Room) -> str:
     return room.server.sql(
         f"""SELECT (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(datacl) x), pg_get_userbyid(datdba), datconnlimit, encoding, datcollate,
         shobj_description(oid, 'pg_database'), (SELECT array_agg(setrole::regrole || ':' || setconfig::text ORDER BY 1) FROM pg_db_role_setting
         WHERE setdatabase = d.oid) FROM pg_database d WHERE datname = '{room.database}'"""
     )
-
-
-def _hr() -> str:
-    from hack.lab.servers import HR_SQL
-
-    return HR_SQL.read_text()
 
 
 def test_an_expired_approval_is_no_approval(room: Room) -> None:

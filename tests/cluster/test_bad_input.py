@@ -16,7 +16,7 @@ from hack.lab.kubectl import Kubectl, condition, is_over
 from hack.lab.servers import S3, postgres, secret
 
 from . import processes
-from .conftest import Room, failure
+from .conftest import Room, failure, new_room
 
 pytestmark = pytest.mark.cluster
 
@@ -172,23 +172,17 @@ def test_a_database_dropped_in_mid_dump_is_never_a_backup(room: Room) -> None:
 
 
 @pytest.fixture
-def own_server(
-    servers: Kubectl,
-    namespace: Kubectl,
-    operator: Kubectl,
-    s3_server: S3,
-    room_of: Callable[..., Iterator[Room]],
-) -> Iterator[Room]:
+def own_server(servers: Kubectl, namespace: Kubectl, operator: Kubectl, s3_server: S3) -> Room:
     """A room whose PostgreSQL server no other test uses."""
     server = postgres(namespace, "pg-own", "localhost/test-postgres:17")
-    for room in room_of(namespace, server, s3_server):
-        server.sql(
-            f'SET ROLE "{room.database}"; CREATE TABLE note AS SELECT i, repeat(md5(i::text), 16) FROM generate_series(1, 100000) i',
-            room.database,
-        )
-        room.create_tenant()
-        room.create_store()
-        yield room
+    room = new_room(namespace, server, s3_server)
+    server.sql(
+        f'SET ROLE "{room.database}"; CREATE TABLE note AS SELECT i, repeat(md5(i::text), 16) FROM generate_series(1, 100000) i',
+        room.database,
+    )
+    room.create_tenant()
+    room.create_store()
+    return room
 
 
 def test_a_database_scaled_to_nothing_is_unreachable(own_server: Room) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from MySQLdb import Error, _mysql
 
@@ -22,11 +22,10 @@ from tenant_backup.contract.job import Database
 INSTALLED = Path("/usr/sbin/mariadbd")
 PASSWORDS = {"boss": "super:secret\\word", "tenant": "te'nant secret"}
 _AS_MYSQL = ["--user=mysql"] if os.getuid() == 0 else []
-_OPTIONS = [
-    "--no-defaults",
+_OPTIONS = ["--no-defaults", "--innodb-flush-log-at-trx-commit=0"]
+_SAME_OPTIONS = [
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
-    "--innodb-flush-log-at-trx-commit=0",
     "--innodb-buffer-pool-size=128M",
     "--performance-schema=OFF",
     "--general-log-file=statements",
@@ -37,6 +36,9 @@ _OPTIONS = [
 class MariaDB:
     """One MariaDB server with its own folder and port."""
 
+    engine: ClassVar[Literal["MariaDB", "MySQL"]] = "MariaDB"
+    programs: ClassVar[tuple[str, str]] = ("mariadb", "mariadb-dump")
+    dump_options: ClassVar[tuple[str, ...]] = ("--dump-history",)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="tb-maria-")))
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -44,21 +46,35 @@ class MariaDB:
 
     def create(self) -> None:
         """Make the data directory and start on it."""
-        if os.getuid() == 0:
-            shutil.chown(self.folder, "mysql")
         self.folder.chmod(0o755)
         # One of its own: a server that starts deletes every temporary table it finds, also of another server.
         self._temporary.mkdir(mode=0o777)
         self._temporary.chmod(0o777)
         self.port = _free_port()
-        made = ["--no-defaults", *_AS_MYSQL, *self._places, "--skip-test-db"]
-        how = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
-        subprocess.run(["mariadb-install-db", *made, *how], check=True, capture_output=True)
+        self.prepare()
         self.start()
         for name, password in PASSWORDS.items():
             text = password.replace("\\", "\\\\").replace("'", "\\'")
             self.sql(f"CREATE USER {name}@'%' IDENTIFIED BY '{text}'")
         self.sql("GRANT ALL PRIVILEGES ON *.* TO boss@'%' WITH GRANT OPTION")
+
+    def prepare(self) -> None:
+        """Make the data directory."""
+        if os.getuid() == 0:
+            shutil.chown(self.folder, "mysql")
+        made = ["--no-defaults", *_AS_MYSQL, *self.places, "--skip-test-db"]
+        how = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
+        subprocess.run(["mariadb-install-db", *made, *how], check=True, capture_output=True)
+
+    @property
+    def daemon(self) -> list[str]:
+        """The server's program and its options."""
+        return [str(INSTALLED), *_OPTIONS, *_AS_MYSQL]
+
+    @property
+    def inside(self) -> list[str]:
+        """What stands before a program of the server's packages."""
+        return []
 
     @property
     def data(self) -> Path:
@@ -70,7 +86,8 @@ class MariaDB:
         return self.folder / "tmp"
 
     @property
-    def _places(self) -> list[str]:
+    def places(self) -> list[str]:
+        """The folders of the server."""
         return [f"--datadir={self.data}", f"--tmpdir={self._temporary}"]
 
     @property
@@ -80,9 +97,9 @@ class MariaDB:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        where = [*self._places, f"--port={self.port}", f"--socket={self.socket}"]
+        where = [*self.places, f"--port={self.port}", f"--socket={self.socket}"]
         log = (self.folder / "log").open("ab")
-        command = [str(INSTALLED), *_OPTIONS, *self.options, *_AS_MYSQL, *where]
+        command = [*self.daemon, *_SAME_OPTIONS, *self.options, *where]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
             with contextlib.suppress(Error):
@@ -102,12 +119,16 @@ class MariaDB:
         self.kill()
         shutil.rmtree(self.folder)
 
+    def flavoured(self, script: str) -> str:
+        """Return a script as this server understands it."""
+        return script
+
     def sql(self, text: str, database: str = "", user: str = "root") -> list[tuple[Any, ...]]:
         """Run one statement; return its rows, text and numbers as str."""
         connection = self._connect(database, user)
         try:
             connection.query(b"SET NAMES utf8mb4")
-            connection.query(text.encode())
+            connection.query(self.flavoured(text).encode())
             result = connection.store_result()
             rows = result.fetch_row(0) if result else ()
             return [
@@ -122,14 +143,14 @@ class MariaDB:
 
     def script(self, database: str, text: str, user: str = "tenant") -> None:
         """Run a script with the server's own client."""
-        command = ["mariadb", *self._client(user), "--default-character-set=utf8mb4", database]
+        command = [*self.inside, self.programs[0], *self.client(user), "--default-character-set=utf8mb4", database]
         done = subprocess.run(
-            command, input=text.encode(), env=_environment(user), capture_output=True, check=False
+            command, input=self.flavoured(text).encode(), env=_environment(user), capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr.decode()
 
     def dump(self, database: str, *flags: str) -> list[str]:
-        """What mariadb-dump writes about a database, code included."""
+        """What mariadb-dump or mysqldump writes about a database, code included."""
         how = [
             "--skip-dump-date",
             "--skip-comments",
@@ -137,9 +158,9 @@ class MariaDB:
             "--hex-blob",
             "--routines",
             "--events",
-            "--dump-history",
+            *self.dump_options,
         ]
-        command = ["mariadb-dump", *self._client("root"), *how, *flags, database]
+        command = [*self.inside, self.programs[1], *self.client("root"), *how, *flags, database]
         done = subprocess.run(command, env=_environment("root"), capture_output=True, check=True)
         return done.stdout.decode("utf-8", "surrogateescape").splitlines()
 
@@ -148,16 +169,17 @@ class MariaDB:
         query = f"SELECT table_name FROM information_schema.TABLES WHERE table_schema = '{database}'"
         kinds = "table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
         tables = [str(row[0]) for row in self.sql(f"{query} AND {kinds} ORDER BY 1")]
-        return {name: self._checksum("`" + name.replace("`", "``") + "`", database) for name in tables}
+        return {name: self.checksum("`" + name.replace("`", "``") + "`", database) for name in tables}
 
-    def _checksum(self, table: str, database: str) -> str:
+    def checksum(self, table: str, database: str) -> str:
+        """Likewise of one table, in backticks."""
         count = self.scalar(f"SELECT count(*) FROM {table}", database)
         return f"{count} {self.sql(f'CHECKSUM TABLE {table} EXTENDED', database)[0][1]}"
 
     def database(self, name: str, connections: int = 4) -> Database:
         """The database as a job description names it."""
         return Database(
-            "MariaDB", "127.0.0.1", self.port, name, "Prefer", connections, "tenant-db", "maria-admin"
+            self.engine, "127.0.0.1", self.port, name, "Prefer", connections, "tenant-db", "maria-admin"
         )
 
     def databases(self, name: str) -> list[str]:
@@ -185,7 +207,8 @@ class MariaDB:
             thread.join()
             self.sql("SET GLOBAL general_log = OFF")
 
-    def _client(self, user: str) -> list[str]:
+    def client(self, user: str) -> list[str]:
+        """The arguments with which a client program reaches the server."""
         return ["--no-defaults", f"--socket={self.socket}", f"--user={user}"]
 
     def _connect(self, database: str, user: str = "root") -> Any:

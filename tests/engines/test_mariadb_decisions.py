@@ -24,6 +24,7 @@ from tenant_backup.engines.mysql import (
     versions,
 )
 from tenant_backup.engines.mysql.definitions import Definition
+from tenant_backup.engines.mysql.dialects import MARIADB, MYSQL, Dialect
 from tenant_backup.engines.mysql.grants import Need
 from tenant_backup.engines.mysql.inventory import Column, KeyPart, Size, Table
 from tenant_backup.engines.mysql.journal import Journal
@@ -102,8 +103,8 @@ def test_text_is_called_text_and_columns_that_were_left_out_are_filled() -> None
     (statement,) = inserts.statements(table, "`t`", [lines])
     assert statement == (
         b"INSERT INTO `t` (`a`, `u`, `i`, `p`, `q`) VALUES\n"
-        b"('\\'',_ascii'12-3',_ascii'::1',_utf8mb4'it\\'s\t\\\\N',NULL),\n"
-        b"(NULL,NULL,_ascii'',_utf8mb4'it\\'s\t\\\\N',NULL)"
+        b"('\\'',_utf8mb4'12-3',_utf8mb4'::1',_utf8mb4'it\\'s\t\\\\N',NULL),\n"
+        b"(NULL,NULL,_utf8mb4'',_utf8mb4'it\\'s\t\\\\N',NULL)"
     )
 
 
@@ -112,7 +113,7 @@ def test_a_row_of_one_empty_value_is_a_row() -> None:
     table = {"columns": ["a"], "textColumns": ["a"], "fill": {}}
     assert inserts.tuples(b"\n\n", [], b"") == b"(''),\n('')"
     (statement,) = inserts.statements(table, "t", [b"\n\\N\n"])
-    assert statement.endswith(b"\n(_ascii''),\n(NULL)")
+    assert statement.endswith(b"\n(_utf8mb4''),\n(NULL)")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_row_of_one_empty_value_is_a_row() -> None:
 def test_what_everybody_reads_alike_stands_in_a_script_as_it_is(sql: str) -> None:
     """So what has tables only is for MySQL, too."""
     item = Definition("TABLE", "t", sql)
-    assert script.definition(item).decode() == f"{item.session};\n{sql};\n"
+    assert script.definition(item, MARIADB).decode() == f"{item.session};\n{sql};\n"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_what_everybody_reads_alike_stands_in_a_script_as_it_is(sql: str) -> Non
 )
 def test_everything_else_is_one_string_in_a_script(kind: str, sql: str) -> None:
     """Whose end nothing in it can be: no quote, backslash, or end of line as Windows has it stands alone."""
-    text = script.definition(Definition(kind, "x", sql, settings={"sql_mode": "ANSI_QUOTES"})).decode()
+    text = script.definition(Definition(kind, "x", sql, settings={"sql_mode": "ANSI_QUOTES"}), MARIADB).decode()
     found = re.fullmatch(
         r"SET NAMES binary;\nSET SESSION sql_mode = '';\nSET @tenant_backup = _binary'((?:[^'\\\r\0]|\\.)*)';\n"
         r"SET SESSION sql_mode = 'ANSI_QUOTES', [^;]*;\nEXECUTE IMMEDIATE @tenant_backup;\n",
@@ -220,7 +221,7 @@ def test_rights_are_those_of_the_pattern_that_says_most_and_of_no_other() -> Non
     with pytest.raises(Failure) as caught:
         grants.refuse_blind(found, "acme_1")
     assert caught.value.message.endswith("run: GRANT TRIGGER, EVENT, EXECUTE ON `acme\\_1`.* TO 't'@'%'")
-    everything = grants.parse(["GRANT ALL PRIVILEGES ON *.* TO `t`@`%`"], "'t'@'%'", "acme_1")
+    everything = grants.parse(["GRANT ALL PRIVILEGES ON *.* TO `t`@`%`"], "'t'@'%'", "acme_1", MARIADB)
     grants.refuse_blind(everything, "acme_1")
     assert everything.beyond == ["ALL PRIVILEGES"]
 
@@ -228,7 +229,7 @@ def test_rights_are_those_of_the_pattern_that_says_most_and_of_no_other() -> Non
 def test_a_grant_is_asked_for_where_the_account_has_its_rights_already() -> None:
     """One on the exact name would hide them, and the application would lose its own."""
     lines = ["GRANT SELECT, INSERT ON `acme_1`.* TO `t`@`%`", "GRANT TRIGGER ON `acme\\_1`.* TO `reader`"]
-    found = grants.parse(lines, "'t'@'%'", "acme_1")
+    found = grants.parse(lines, "'t'@'%'", "acme_1", MARIADB)
     with pytest.raises(Failure) as caught:
         grants.refuse_blind(found, "acme_1")
     assert caught.value.message.endswith("run: GRANT SHOW VIEW, EVENT, EXECUTE ON `acme_1`.* TO 't'@'%'")
@@ -258,27 +259,40 @@ def test_an_administrator_is_asked_for_what_is_missing_and_nothing_else(
 ) -> None:
     """One GRANT for the databases of all restores to come."""
     need = Need("acme_new_0123abcd", names.granted_sides("acme"))
-    assert missing == need.missing(grants.parse(lines, "'b'@'%'", need.database))
+    assert missing == need.missing(grants.parse(lines, "'b'@'%'", need.database, MARIADB))
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("said", "dialect", "version"),
     [
-        ("10.11.6-MariaDB-0+deb12u1", "10.11.6"),
-        ("5.5.5-11.8.2-MariaDB", "11.8.2"),
-        ("12.0.1-MariaDB", "12.0.1"),
+        ("10.11.6-MariaDB-0+deb12u1", MARIADB, "10.11.6"),
+        ("5.5.5-11.8.2-MariaDB", MARIADB, "11.8.2"),
+        ("12.0.1-MariaDB", MARIADB, "12.0.1"),
+        ("8.4.3", MYSQL, "8.4.3"),
+        ("9.7.0-1debian1", MYSQL, "9.7.0"),
     ],
 )
-def test_a_server_says_its_version(said: str, version: str) -> None:
+def test_a_server_says_its_version(said: str, dialect: Dialect, version: str) -> None:
     """With what its packager and old replicas add."""
-    assert versions.supported(said) == version
+    assert versions.supported(said, dialect) == version
 
 
-@pytest.mark.parametrize("said", ["8.4.3", "5.7.44-log", "10.6.18-MariaDB", "unknown"])
-def test_a_server_that_is_not_known_is_refused_by_its_own_words(said: str) -> None:
-    """MySQL too, until it is proven."""
+@pytest.mark.parametrize(
+    ("said", "dialect"),
+    [
+        ("8.4.3", MARIADB),
+        ("10.6.18-MariaDB", MARIADB),
+        ("unknown", MARIADB),
+        ("unknown", MYSQL),
+        ("8.0.36", MYSQL),
+        ("11.8.2-MariaDB", MYSQL),
+        ("8.0.11-TiDB-v7.5.1", MYSQL),
+    ],
+)
+def test_a_server_that_is_not_known_is_refused_by_its_own_words(said: str, dialect: Dialect) -> None:
+    """Too old, or not what the Tenant says that it is."""
     with pytest.raises(Failure) as caught:
-        versions.supported(said)
+        versions.supported(said, dialect)
     assert (caught.value.reason, said.partition("-")[0] in caught.value.message) == (
         Reason.UNSUPPORTED_CONTENT,
         True,
@@ -331,10 +345,10 @@ def test_an_event_is_parked_and_woken_and_others_stay_as_they_are(when: str, nam
     runs, parked, off = (
         Definition("EVENT", "e", sql.format(status)) for status in ("ENABLE", "DISABLE ON SLAVE", "DISABLE")
     )
-    assert (definitions.parked(runs), definitions.woken(parked)) == (parked, runs)
-    assert (definitions.parked(off), definitions.woken(off)) == (off, off)
+    assert (definitions.parked(runs, MARIADB), definitions.woken(parked, MARIADB)) == (parked, runs)
+    assert (definitions.parked(off, MARIADB), definitions.woken(off, MARIADB)) == (off, off)
     routine = Definition("PROCEDURE", "e", sql.format("ENABLE"))
-    assert definitions.parked(routine) == routine
+    assert definitions.parked(routine, MARIADB) == routine
 
 
 def moved(places: dict[str, str], moves: list[tuple[str, str]]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from .values import (
 
 _SLUG = "^[a-z0-9-]{1,40}$"
 UserId = Annotated[int, Field(ge=1, le=2147483647, json_schema_extra={"format": "int64"})]  # never root
-DEFAULT_PORTS = {"PostgreSQL": 5432, "MariaDB": 3306}
+DEFAULT_PORTS = {"PostgreSQL": 5432, "MariaDB": 3306, "MySQL": 3306}
 
 
 class Tls(Struct):
@@ -56,12 +56,12 @@ class Tls(Struct):
 class Database(Struct):
     """The tenant's database on a server it may share with others."""
 
-    engine: Literal["PostgreSQL", "MariaDB"]
+    engine: Literal["PostgreSQL", "MariaDB", "MySQL"]
     """The kind of database server."""
     host: str = Field(min_length=1, max_length=253, pattern="^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")
     """Host name or address of the server; one, not a list."""
     port: int | None = Field(default=None, ge=1, le=65535)
-    """TCP port of the server. Default: 5432 for PostgreSQL, 3306 for MariaDB."""
+    """TCP port of the server. Default: 5432 for PostgreSQL, 3306 for MariaDB and MySQL."""
     name: DatabaseName
     """Name of the database on the server."""
     credentials_secret_ref: Reference
@@ -116,7 +116,7 @@ class Module(Struct):
     name: ModuleName
     """Name of the module, unique in the tenant."""
     tables: tuple[TableName, ...] = Field(min_length=1, max_length=500, json_schema_extra=UNIQUE)
-    """Tables as schema.table (MariaDB: database.table); patterns such as `public.hr_*` are allowed."""
+    """Tables as schema.table (MariaDB, MySQL: database.table); patterns such as `public.hr_*` are allowed."""
 
 
 class ExcludedColumn(Struct):
@@ -134,7 +134,7 @@ class ExcludedColumn(Struct):
     )
 
     table: TableName
-    """The table as schema.table (MariaDB: database.table)."""
+    """The table as schema.table (MariaDB, MySQL: database.table)."""
     column: DatabaseName
     """The column."""
     on_restore: Literal["KeepLive", "Null", "Default", "Value"] = "KeepLive"

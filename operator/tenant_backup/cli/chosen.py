@@ -45,8 +45,8 @@ class Chosen:
         if engine not in PORTS:
             message = f"backup {backup_id} is of {engine}, which this version does not know; use a newer one"
             raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-        if engine == "MariaDB" and find_spec("MySQLdb") is None:
-            message = f"backup {backup_id} is of MariaDB, and its client library is not installed; run"
+        if engine != "PostgreSQL" and find_spec("MySQLdb") is None:
+            message = f"backup {backup_id} is of {engine}, and its client library is not installed; run"
             advice = "pip install 'tenant-backup-operator[runner,mariadb]'"
             raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
         return cast(Engine, engine)

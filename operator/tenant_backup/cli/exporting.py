@@ -60,13 +60,13 @@ def _script(
     engine: Engine, reader: ArchiveReader, catalogue: Catalogue, folder: Path, *, owners: bool
 ) -> Iterator[bytes]:
     # Late: each needs what is installed for its own engine only.
-    if engine == "MariaDB":
-        from . import mariadb_script
+    if engine == "PostgreSQL":
+        from . import script
 
-        return mariadb_script.Script(reader, catalogue, owners).blocks()
-    from . import script
+        return script.Script(reader, catalogue, folder, owners).blocks()
+    from . import mysql_script
 
-    return script.Script(reader, catalogue, folder, owners).blocks()
+    return mysql_script.Script(reader, catalogue, owners).blocks()
 
 
 def _target(out: Path | None, name: str) -> Path:

@@ -20,9 +20,10 @@ from .private import write_secret
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
-PORTS = {"PostgreSQL": 5432, "MariaDB": 3306}
-_PASSWORDS = {"PostgreSQL": "PGPASSWORD", "MariaDB": "MYSQL_PWD"}  # variables of their own client programs
-Engine = Literal["PostgreSQL", "MariaDB"]
+PORTS = {"PostgreSQL": 5432, "MariaDB": 3306, "MySQL": 3306}
+# Variables of their own client programs.
+_PASSWORDS = {"PostgreSQL": "PGPASSWORD", "MariaDB": "MYSQL_PWD", "MySQL": "MYSQL_PWD"}
+Engine = Literal["PostgreSQL", "MariaDB", "MySQL"]
 TlsMode = Literal["Disable", "Prefer", "Require", "VerifyFull"]
 
 
@@ -103,8 +104,8 @@ def owner_of(server: Server, user: str | None, password_file: Path | None) -> Lo
         return server.login
     if password_file is not None:
         return Login(user, _password(password_file))
-    if server.engine == "MariaDB":
-        message = "MariaDB lets only an account itself make its views and routines; put the password"
+    if server.engine != "PostgreSQL":
+        message = f"{server.engine} lets only an account itself make its views and routines; put the password"
         raise Failure(Reason.KEY_MISSING, f"{message} of {user} into a file, --owner-password-file")
     return Login(user, "")
 

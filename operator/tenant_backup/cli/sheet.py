@@ -68,6 +68,11 @@ _SERVERS = {
         "login": "--user root --owner ACCOUNT --owner-password-file FILE",
         "client": "mariadb",
     },
+    "MySQL": {
+        "programs": "its extra `mariadb`",
+        "login": "--user root --owner ACCOUNT --owner-password-file FILE",
+        "client": "mysql",
+    },
 }
 
 

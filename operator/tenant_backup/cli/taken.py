@@ -33,9 +33,9 @@ def refuse_existing(server: Server, owner: Login, job: jobs.Restore, folder: Pat
 
 
 def _exists(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
-    if server.engine == "MariaDB":
-        return _in_mariadb(server, owner, job, folder)
-    return _in_postgresql(server, job.target_database, folder)
+    if server.engine == "PostgreSQL":
+        return _in_postgresql(server, job.target_database, folder)
+    return _in_mysql(server, owner, job, folder)
 
 
 def _in_postgresql(server: Server, database: str, folder: Path) -> bool:
@@ -78,21 +78,23 @@ def _conninfo(server: Server, folder: Path) -> str:
     )
 
 
-def _in_mariadb(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
+def _in_mysql(server: Server, owner: Login, job: jobs.Restore, folder: Path) -> bool:
     from tenant_backup.engines import reaching
-    from tenant_backup.engines.marks import mark_of, noted
-    from tenant_backup.engines.mysql import endpoint, inventory, session
+    from tenant_backup.engines.marks import noted
+    from tenant_backup.engines.mysql import dialects, endpoint, marking, session
 
     certificate = str(folder / "ca.crt") if server.ca is not None else ""
     address = reaching.resolve(server.host, server.port, patience=0)
     user = endpoint.Login(server.login.user, server.login.password)
-    at = endpoint.Endpoint(server.host, address, server.port, user, server.tls, certificate, patience=0)
-    with _signing_in("--user"), at.connect("", session.for_reading()) as connection:
-        found = inventory.properties(connection, job.target_database)
-    with _signing_in("--owner"), at.as_login(endpoint.Login(owner.user, owner.password)).connect("", ()):
+    dialect = dialects.OF_ENGINE[server.engine]
+    at = endpoint.Endpoint(server.host, address, server.port, user, dialect, server.tls, certificate, 0)
+    with _signing_in("--user"), at.connect("", session.for_reading) as connection:
+        mark = marking.of(dialect).read(connection, job.target_database)
+    owned = at.as_login(endpoint.Login(owner.user, owner.password))
+    with _signing_in("--owner"), owned.connect("", session.for_reading):
         pass
     # What is being restored has its name from the beginning; what a killed restore left is cleared.
-    return found is not None and mark_of(found["mark"]) != noted("restoring", job.uid)
+    return mark not in (None, noted("restoring", job.uid))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Tenant:
 class Database:
     """Where the rows live. Credentials are files: {SECRETS}/database/{username,password}."""
 
-    engine: Literal["PostgreSQL", "MariaDB", ""]  # "": of NO_DATABASE
+    engine: Literal["PostgreSQL", "MariaDB", "MySQL", ""]  # "": of NO_DATABASE
     host: str
     port: int
     name: str

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast
 
 from tenant_backup.contract.job import Backup, Preflight, Restore, Swap
 
-_FOLDERS = {"MariaDB": "mysql", "PostgreSQL": "postgresql"}
+_FOLDERS = {"MariaDB": "mysql", "MySQL": "mysql", "PostgreSQL": "postgresql"}
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,8 @@ def test_a_lock_that_is_lost_before_all_have_begun_counts_for_nothing(
     keep_still = snapshot._kept_still
 
     @contextlib.contextmanager
-    def killed(guard: Connection, tables: list[str]) -> Iterator[None]:
-        with keep_still(guard, tables):
+    def killed(leader: Connection, guard: Connection, tables: list[str]) -> Iterator[None]:
+        with keep_still(leader, guard, tables):
             yield
             maria.sql(f"KILL {guard.scalar('SELECT CONNECTION_ID()')}")
             maria.sql("INSERT INTO t VALUES (11)", name)

@@ -19,19 +19,10 @@ _PARTS = """
 SELECT user, host FROM mysql.tables_priv WHERE db = {database}
 UNION SELECT user, host FROM mysql.procs_priv WHERE db = {database}
 """
-_MEMBERS = "SELECT role, user, host FROM mysql.roles_mapping"
-# Whoever may create users is an administrator: were he locked out, nobody could let the others in again.
-_EXISTING = "SELECT user, host FROM mysql.user WHERE is_role = 'N' ORDER BY user, host"
-_LOCKABLE = """
-SELECT u.user, u.host FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host
-WHERE u.is_role = 'N' AND u.create_user_priv = 'N'
-AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
-"""
-
 
 @dataclass(frozen=True, order=True)
 class Account:
-    """An account of the server; a role has no host."""
+    """An account of the server; a role of MariaDB has no host."""
 
     user: str
     host: str
@@ -59,17 +50,18 @@ def of_applications(connection: Connection, database: str) -> list[Account]:
         message = f"everybody (PUBLIC) has rights on {quoted(database)}, and cannot be locked out of it"
         advice = f"give them to accounts, and run: REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM PUBLIC"
         raise Failure(Reason.PERMISSION_DENIED, f"{message}; {advice}")
-    members = [(Account(str(r), ""), Account(str(u), str(h))) for r, u, h in connection.rows(_MEMBERS)]
+    found = connection.rows(connection.dialect.members)
+    members = [(Account(str(r), str(at)), Account(str(u), str(h))) for r, at, u, h in found]
     while more := {account for role, account in members if role in having} - having:
         having |= more
-    lockable = {Account(str(user), str(host)) for user, host in connection.rows(_LOCKABLE)}
+    lockable = {Account(str(user), str(host)) for user, host in connection.rows(connection.dialect.lockable)}
     return sorted(having & lockable)
 
 
 def definers_of_views(connection: Connection, code: Iterable[Definition]) -> list[Account]:
     """List the accounts that views belong to and that exist."""
     wanted = {item.definer for item in code if item.kind == "VIEW"}
-    existing = [Account(str(user), str(host)) for user, host in connection.rows(_EXISTING)]
+    existing = [Account(str(user), str(host)) for user, host in connection.rows(connection.dialect.existing)]
     return [account for account in existing if f"{account.user}@{account.host}" in wanted]
 
 

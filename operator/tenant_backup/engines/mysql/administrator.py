@@ -7,7 +7,6 @@ creates again when two databases exchange their contents is what the server says
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.handles import handle, temporary_login
-from tenant_backup.engines.marks import mark_of, with_mark
 
-from . import failures, inventory, session
+from . import failures, inventory, marking, session
 from .endpoint import Connection, Endpoint, Login
 from .names import granted, literal, quoted
 
@@ -41,11 +39,8 @@ class Administrator:
 
     def run(self, statement: str) -> None:
         """Run one statement. Raises Failure; PERMISSION_DENIED names what the administrator lacks."""
-        try:
+        with self._told():
             self.connection.run(statement)
-        except Error as error:
-            what = "the administrator of adminCredentialsSecretRef could not prepare the restore"
-            raise failures.of_error(error, Reason.LOAD_FAILED, what, retriable=True) from error
 
     def alone(self) -> None:
         """Make this session the only one that works on this restore.
@@ -71,22 +66,22 @@ class Administrator:
 
     def mark(self, database: str) -> str | None:
         """What we noted in a database's comment, empty when nothing, None when there is no such database."""
-        found = self.properties(database)
-        return mark_of(found["mark"]) if found else None
+        return self._marking.read(self.connection, database)
 
     def create(self, database: str, like: dict[str, Any], mark: str) -> None:
-        """Create an empty database; the same statement marks it: it is never without. Raises Failure."""
-        comment = literal(with_mark(like["comment"], mark))
-        kind = f"CHARACTER SET {literal(like['characterSet'])} COLLATE {literal(like['collation'])}"
-        self.run(f"CREATE DATABASE {quoted(database)} {kind} COMMENT {comment}")
+        """Create an empty database, which is never without its mark. Raises Failure."""
+        with self._told():
+            self._marking.create(self.connection, database, like, mark)
 
     def note(self, database: str, comment: str | None, mark: str) -> None:
         """Change the mark of a database. Raises Failure."""
-        self.run(f"ALTER DATABASE {quoted(database)} COMMENT {literal(with_mark(comment, mark))}")
+        with self._told():
+            self._marking.write(self.connection, database, comment, mark)
 
     def drop(self, database: str) -> None:
         """Drop a database; nothing happens when there is none. Raises Failure."""
-        self.run(f"DROP DATABASE IF EXISTS {quoted(database)}")
+        with self._told():
+            self._marking.drop(self.connection, database)
 
     def give(self, database: str, account: str) -> None:
         """Give an account all rights on a database. Raises Failure."""
@@ -105,8 +100,7 @@ class Administrator:
         """Create the temporary login, with rights on one database and a password only we know."""
         user, password = temporary_login(self.uid), secrets.token_urlsafe(32)
         # The server never sees the password, so no log of statements has it.
-        verifier = hashlib.sha1(hashlib.sha1(password.encode()).digest()).hexdigest().upper()  # noqa: S324
-        proof = f"IDENTIFIED VIA mysql_native_password USING '*{verifier}'"
+        proof = self.connection.dialect.identified(password)
         # Dropped at the end; if nobody lives to do that, it expires.
         self.run(f"CREATE USER {_anywhere(user)} {proof} PASSWORD EXPIRE INTERVAL 2 DAY")
         self.run(f"GRANT {_LOADS} ON {granted(database)}.* TO {_anywhere(user)}")
@@ -146,6 +140,18 @@ class Administrator:
             with contextlib.suppress(Error):  # a lost session holds nothing
                 self.connection.run(f"DO RELEASE_LOCK({name})")
 
+    @property
+    def _marking(self) -> marking.Marking:
+        return marking.of(self.connection.dialect)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Error as error:
+            what = "the administrator of adminCredentialsSecretRef could not prepare the restore"
+            raise failures.of_error(error, Reason.LOAD_FAILED, what, retriable=True) from error
+
     def _kill(self, number: str) -> None:
         try:
             self.connection.run(f"KILL CONNECTION {int(number)}")
@@ -159,7 +165,7 @@ class Administrator:
 def administer(server: Endpoint, login: Login, uid: str) -> Iterator[Administrator]:
     """Connect as administrator, alone for this restore. Raises Failure."""
     at = server.as_login(login)
-    with at.connect("", session.for_reading()) as connection:
+    with at.connect("", session.for_reading) as connection:
         administrator = Administrator(connection, at, uid)
         administrator.alone()
         yield administrator

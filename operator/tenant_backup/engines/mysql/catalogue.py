@@ -34,7 +34,7 @@ def describe(
     loose = loose_foreign_keys(choices, keys)
     return {
         "format": FORMAT,
-        "server": {"engine": "MariaDB", "version": connection.version},
+        "server": {"engine": connection.dialect.engine, "version": connection.version},
         "snapshotAt": held.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "consistency": "PerTable" if elsewhere else "Snapshot",
         "database": {"name": database, **{key: value for key, value in found.items() if key != "mark"}},

@@ -50,7 +50,7 @@ class Content:
 
 def load_rows(content: Content, found: list[Definition]) -> Restored:
     """Create sequences and tables, load every row, and let the server count them. Raises Failure."""
-    with content.server.connect(content.database, session.for_loading()) as connection:
+    with content.server.connect(content.database, session.for_loading) as connection:
         definitions.create(connection, found)
         sessions = max(1, content.job.database.connections - 1)
         present = content.catalogue["endOfTime"], inventory.end_of_time(connection)
@@ -73,7 +73,7 @@ def _check(content: Content, sessions: int) -> None:
 
 
 def _check_tables(content: Content, tables: list[dict[str, Any]]) -> None:
-    with content.server.connect(content.database, session.for_loading()) as connection:
+    with content.server.connect(content.database, session.for_loading) as connection:
         for table in tables:
             everything = quoted(content.database, table["table"]) + " FOR SYSTEM_TIME ALL" * table["history"]
             found = connection.scalar(f"SELECT count(*) FROM {everything}")  # noqa: S608 - quoted name
@@ -83,7 +83,7 @@ def _check_tables(content: Content, tables: list[dict[str, Any]]) -> None:
 @contextlib.contextmanager
 def _loader(content: Content) -> Iterator[_Loader]:
     try:
-        with content.server.connect(content.database, session.for_loading(), sends_files=True) as connection:
+        with content.server.connect(content.database, session.for_loading, sends_files=True) as connection:
             yield _Loader(connection, content.database)
     except Error as error:
         raise failures.of_error(error, Reason.LOAD_FAILED, "loading rows", retriable=True) from error

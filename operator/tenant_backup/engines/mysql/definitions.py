@@ -18,6 +18,7 @@ from MySQLdb import Error
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import failures, versions
+from .dialects import Dialect
 from .endpoint import Connection, Row, encoded
 from .inventory import Listed
 from .names import account, granted, literal, quoted
@@ -37,7 +38,7 @@ _DEFINER = re.compile(rf"{_CREATE}DEFINER=({_NAME})(?:@({_NAME}))? ")
 _HEAD = re.compile(_CREATE)
 _STATUS = re.compile(
     rf"(CREATE EVENT {_NAME} ON SCHEDULE (?:'(?:[^'\\]|''|\\.)*'|[^'])*? ON COMPLETION (?:NOT )?PRESERVE )"
-    r"(DISABLE ON SLAVE|DISABLE|ENABLE)\b",
+    r"(DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE|ENABLE)\b",
     re.DOTALL,
 )
 
@@ -162,14 +163,14 @@ def owned(item: Definition) -> Definition:
     return dataclasses.replace(item, sql=f"{head[0]}DEFINER={definer} {item.sql[head.end() :]}")
 
 
-def parked(item: Definition) -> Definition:
+def parked(item: Definition, dialect: Dialect) -> Definition:
     """Return an event that does not run, but says that it did; everything else as it is."""
-    return _with_status(item, "ENABLE", "DISABLE ON SLAVE")
+    return _with_status(item, "ENABLE", dialect.parked)
 
 
-def woken(item: Definition) -> Definition:
+def woken(item: Definition, dialect: Dialect) -> Definition:
     """Return what `parked` was given."""
-    return _with_status(item, "DISABLE ON SLAVE", "ENABLE")
+    return _with_status(item, dialect.parked, "ENABLE")
 
 
 def drop(connection: Connection, item: Definition) -> None:
@@ -296,7 +297,6 @@ def _owned(kind: str, name: str, sql: str, settings: dict[str, str]) -> Definiti
 
 def _kept_back(connection: Connection, database: str, what: str) -> Failure:
     who = account(str(connection.scalar("SELECT CURRENT_USER()")))
-    newer = versions.major(connection.version) >= (11, 3)
-    right = f"SHOW CREATE ROUTINE ON {granted(database)}.*" if newer else "SELECT ON `mysql`.`proc`"
+    right = connection.dialect.shows_routine(versions.major(connection.version), granted(database))
     message = f"the server does not show the text of {what} to {who}; run: GRANT {right} TO {who}"
     return Failure(Reason.PERMISSION_DENIED, message)

@@ -105,7 +105,7 @@ def reading(job: Backup) -> Iterator[Reading]:
     policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
     name, server = job.database.name, server_of(job)
     try:
-        with server.connect(name, session.for_reading()) as leader, contextlib.ExitStack() as stack:
+        with server.connect(name, session.for_reading) as leader, contextlib.ExitStack() as stack:
             grants.refuse_blind(grants.of_session(leader, name), name)
             sizes = inventory.sizes(leader, name)
             held = snapshot.take(leader, name, _company(server, job.database, sizes, stack))
@@ -135,9 +135,9 @@ def _company(
         count = min(database.connections - 2, (os.cpu_count() or 1) - 1)
         with contextlib.suppress(Failure):  # the account may have no more connections
             while len(readers) < count:
-                reader = eager.connect(database.name, session.for_reading())
+                reader = eager.connect(database.name, session.for_reading)
                 readers.append(stack.enter_context(reader))
-    return Company(readers, lambda: eager.connect(database.name, session.for_guarding()))
+    return Company(readers, lambda: eager.connect(database.name, session.for_guarding))
 
 
 def _parts(leader: Connection, choices: list[Choice[Table]], sizes: dict[str, Size]) -> list[Range]:

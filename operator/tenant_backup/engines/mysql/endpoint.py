@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +21,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching
 
 from . import failures, versions
+from .dialects import OF_ENGINE, Dialect
 
 PATIENCE = 15.0  # seconds a server may take to come up before it counts as unreachable
 _CONNECT_TIMEOUT = 5  # seconds for one try
@@ -42,9 +43,10 @@ class Login:
 class Connection:
     """One session. Text goes in and comes out as UTF-8; bytes that are none survive as surrogates."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, dialect: Dialect) -> None:
         """Take over a connection of the client library."""
         self.raw = raw
+        self.dialect = dialect
         self.version = ""  # of the server, as people write it
         # Of our own: the library closes its descriptor when the server is gone, and the number is reused.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -92,6 +94,7 @@ class Endpoint:
     address: str  # resolved; empty for a Unix socket
     port: int
     login: Login
+    dialect: Dialect
     tls_mode: str = "Prefer"
     root_certificate: str = ""
     patience: float = PATIENCE  # seconds for a server that is coming up
@@ -104,19 +107,19 @@ class Endpoint:
     def connect(
         self,
         database: str,
-        settings: Iterable[str],
+        settings: Callable[[Dialect], list[str]],
         *,
         sends_files: bool = False,
     ) -> Iterator[Connection]:
-        """Open a session, in a database unless that is empty, and make it so by running `settings`.
+        """Open a session, in a database unless that is empty, and make it so by running `settings` (see session).
 
         With `sends_files` the server may ask for the data of LOAD DATA LOCAL. Raises Failure.
         """
         connection = self._opened({**self._arguments(database), "local_infile": int(sends_files)})
         try:
-            connection.version = versions.supported(str(connection.raw.get_server_info()))
+            connection.version = versions.supported(str(connection.raw.get_server_info()), self.dialect)
             self._refuse_clear_text(connection)
-            for statement in settings:
+            for statement in settings(self.dialect):
                 connection.run(statement)
             yield connection
         finally:
@@ -126,7 +129,7 @@ class Endpoint:
         give_up = time.monotonic() + self.patience
         while True:
             try:
-                return Connection(_mysql.connect(**arguments))
+                return Connection(_mysql.connect(**arguments), self.dialect)
             except Error as error:
                 if failures.number(error) == _NO_TLS and self.tls_mode == "Prefer":
                     arguments = {**arguments, "ssl_mode": "DISABLED"}
@@ -173,6 +176,7 @@ def find(database: Database, login: Login) -> Endpoint:
         address=reaching.resolve(database.host, database.port, PATIENCE),
         port=database.port,
         login=login,
+        dialect=OF_ENGINE[database.engine],
         tls_mode=database.tls_mode,
         root_certificate=reaching.root_certificate(database),
         patience=PATIENCE,

@@ -1,4 +1,4 @@
-"""MariaDB as the stages see it: seam.Engine. Each function imports only what it needs."""
+"""MariaDB and MySQL as the stages see it: seam.Engine. Each function imports only what it needs."""
 
 from __future__ import annotations
 

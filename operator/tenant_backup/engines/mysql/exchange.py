@@ -87,7 +87,7 @@ def _carry_out(admin: Administrator, journal: Journal, like: dict[str, Any]) -> 
         for database in (live, journal.kept, journal.side):
             if admin.mark(database) is None:
                 admin.create(database, admin.properties(live) or like, _unfinished(journal))
-        held = moving.read(connection, live), moving.read(connection, journal.other).woken()
+        held = moving.read(connection, live), moving.read(connection, journal.other).woken(connection.dialect)
         journal = dataclasses.replace(journal, held=held)
         journal.note(connection)
         # Where nothing else is: the kept database of a restore, the side database of an undo.
@@ -124,7 +124,7 @@ def _finish(admin: Administrator, journal: Journal, held: Held) -> list[str]:
     """Let the code follow the tables, however often; return which views could not."""
     was_live, was_other = held
     _lend(admin, journal, held)
-    lost = moving.put(admin.connection, journal.kept, was_live.parked())
+    lost = moving.put(admin.connection, journal.kept, was_live.parked(admin.connection.dialect))
     # Rights on routines are those of a name, like all others.
     told = moving.put(admin.connection, journal.live, was_other.with_grants_of(was_live))
     return [*told, *(f"{quoted(journal.kept)}: {text}" for text in lost)]
@@ -158,7 +158,7 @@ def _put_back(admin: Administrator, journal: Journal, held: Held) -> None:
     _lend(admin, journal, held)
     moving.put(admin.connection, journal.live, held[0])
     if journal.other != journal.side:  # that one is dropped
-        moving.put(admin.connection, journal.other, held[1].parked())
+        moving.put(admin.connection, journal.other, held[1].parked(admin.connection.dialect))
 
 
 def _lend(admin: Administrator, journal: Journal, held: Held) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tenant_backup.contract.reasons import Failure, Reason
 
+from .dialects import Dialect
 from .endpoint import Connection
 from .names import (
     account,
@@ -33,46 +34,7 @@ _LINE = re.compile(
 )
 _EXACT = re.compile(r"(?:\\.|[^_%\\])*", re.DOTALL)  # what comes before a pattern's first wildcard
 _NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
-_SEES_ROUTINES = ("EXECUTE", "ALTER ROUTINE", "SHOW CREATE ROUTINE")
-# What an ordinary account may have on the whole server without reaching beyond its own databases.
-_HARMLESS = frozenset(
-    {
-        "USAGE",
-        "PROCESS",
-        "RELOAD",
-        "SHOW DATABASES",
-        "BINLOG MONITOR",
-        "REPLICATION CLIENT",
-        "CONNECTION ADMIN",
-        "GRANT OPTION",  # of what it has itself
-    }
-)
-# ALL PRIVILEGES of a database, and the right to pass them on: to the tenant's account and a temporary one.
-_ALL = (
-    "SELECT",
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "CREATE",
-    "DROP",
-    "REFERENCES",
-    "INDEX",
-    "ALTER",
-    "CREATE TEMPORARY TABLES",
-    "LOCK TABLES",
-    "EXECUTE",
-    "CREATE VIEW",
-    "SHOW VIEW",
-    "CREATE ROUTINE",
-    "ALTER ROUTINE",
-    "EVENT",
-    "TRIGGER",
-    "DELETE HISTORY",
-    "GRANT OPTION",
-)
 _CREATES_LOGINS = ("CREATE USER",)
-# To see and end sessions, and to create code again for the definer it had.
-_EXCHANGES = ("CREATE USER", "PROCESS", "CONNECTION ADMIN", "SET USER")
 
 
 @dataclass(frozen=True)
@@ -83,6 +45,7 @@ class Rights:
     everywhere: frozenset[str]
     here: frozenset[str]
     pattern: str  # the one of its own that holds here, as SHOW GRANTS says it; empty: none
+    dialect: Dialect
 
     def may(self, right: str) -> bool:
         """Whether it has a right on the database."""
@@ -95,17 +58,17 @@ class Rights:
     @property
     def beyond(self) -> list[str]:
         """Rights on the whole server that let it reach beyond its databases."""
-        return sorted(self.everywhere - _HARMLESS)
+        return sorted(self.everywhere - self.dialect.harmless)
 
 
 def of_session(connection: Connection, database: str) -> Rights:
     """Read the rights of the account that is connected, its active role's included."""
     lines = [str(row[0]) for row in connection.rows("SHOW GRANTS")]
     name = account(str(connection.scalar("SELECT CURRENT_USER()")))
-    return parse(lines, name, database)
+    return parse(lines, name, database, connection.dialect)
 
 
-def parse(lines: list[str], name: str, database: str) -> Rights:
+def parse(lines: list[str], name: str, database: str, dialect: Dialect) -> Rights:
     """Read the lines of SHOW GRANTS.
 
     Of the patterns that mean a database the server takes the most exact one alone: what others grant does not
@@ -126,7 +89,7 @@ def parse(lines: list[str], name: str, database: str) -> Rights:
             (own if found["host"] else role)[found["database"]] |= rights
     pattern = max(own, key=_exactness, default="")
     here = everywhere | own[pattern] | role[max(role, key=_exactness, default="")]
-    return Rights(name, frozenset(everywhere), frozenset(here), pattern)
+    return Rights(name, frozenset(everywhere), frozenset(here), pattern, dialect)
 
 
 @dataclass(frozen=True)
@@ -135,15 +98,15 @@ class Need:
 
     database: str
     where: str  # as GRANT takes it: the database, or all of its kind
-    rights: tuple[str, ...] = _ALL
+    only: str = ""  # one right instead of all of them
 
     def missing(self, rights: Rights) -> str:
         """Return the GRANT to run, empty when nothing is missing."""
-        if all(rights.may(right) for right in self.rights):
+        if all(rights.may(right) for right in ([self.only] if self.only else rights.dialect.all_rights)):
             return ""
         # Where it has rights already: a more exact GRANT would hide those.
         where = f"`{rights.pattern}`" if rights.pattern else self.where
-        what, option = ("ALL PRIVILEGES", " WITH GRANT OPTION") if self.rights == _ALL else ("SELECT", "")
+        what, option = (self.only, "") if self.only else ("ALL PRIVILEGES", " WITH GRANT OPTION")
         return f"GRANT {what} ON {where}.* TO {rights.account}{option}"
 
 
@@ -157,10 +120,12 @@ def refuse_weak(connection: Connection, target: str, uid: str, *, exchanges: boo
         needs += [
             Need(side_database(target, uid), granted_sides(target)),
             Need(previous_database(target, uid), granted_previous(target)),
-            Need(journal_database(uid), granted_journals()),
-            Need("mysql", "`mysql`", ("SELECT",)),  # who has rights on the database
         ]
-    everywhere = _EXCHANGES if exchanges else _CREATES_LOGINS
+    if exchanges or not connection.dialect.has_comments:
+        needs.append(Need(journal_database(uid), granted_journals()))
+    if exchanges:
+        needs.append(Need("mysql", "`mysql`", "SELECT"))  # who has rights on the database
+    everywhere = connection.dialect.exchanges if exchanges else _CREATES_LOGINS
     found = [of_session(connection, need.database) for need in needs]
     missing = [line for need, rights in zip(needs, found, strict=True) if (line := need.missing(rights))]
     lacks = [right for right in everywhere if not found[0].may_everywhere(right)]
@@ -174,7 +139,7 @@ def refuse_weak(connection: Connection, target: str, uid: str, *, exchanges: boo
 def refuse_blind(rights: Rights, database: str) -> None:
     """Raise PERMISSION_DENIED, with the GRANT to run, unless everything in the database is listed to it."""
     missing = [right for right in _NEEDED if not rights.may(right)]
-    if not any(rights.may(right) for right in _SEES_ROUTINES):
+    if not any(rights.may(right) for right in rights.dialect.sees_routines):
         missing.append("EXECUTE")
     if missing:
         # Where it has rights already: a more exact GRANT would hide those.

@@ -22,7 +22,7 @@ _QUOTED = (
     (b"\x1a", rb"\Z"),
     (b"\t", b"','"),
 )
-_CALLED = ((rb"'\u\N'", b"NULL"), (rb"'\N'", b"NULL"), (rb"'\u", b"_ascii'"))
+_CALLED = ((rb"'\u\N'", b"NULL"), (rb"'\N'", b"NULL"), (rb"'\u", b"_utf8mb4'"))
 
 
 def statements(table: dict[str, Any], target: str, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:

@@ -57,13 +57,16 @@ _TYPES = frozenset(
         "multilinestring",
         "multipolygon",
         "geometrycollection",
+        "geomcollection",
         "inet4",
         "inet6",
         "uuid",
+        "json",
+        "vector",
     }
 )
-# Bytes without a character set would be taken for the type's own binary form.
-_WRITTEN_AS_TEXT = frozenset({"inet4", "inet6", "uuid"})
+# Bytes without a character set would be taken for the type's own binary form, or refused.
+_WRITTEN_AS_TEXT = frozenset({"inet4", "inet6", "uuid", "json"})
 _NARROW = 32  # bytes; a number or a time has no more
 _HIDDEN = ("row_start", "row_end")  # in system-versioned tables where nobody gave them names
 _VERSIONED = "SYSTEM VERSIONED"
@@ -92,10 +95,6 @@ _FOREIGN_KEYS = """
 SELECT constraint_name, table_name, referenced_table_name FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE constraint_schema = {database} AND unique_constraint_schema = {database}
 ORDER BY table_name, constraint_name
-"""
-_PROPERTIES = """
-SELECT default_character_set_name, default_collation_name, schema_comment FROM information_schema.SCHEMATA
-WHERE schema_name = {database}
 """
 
 
@@ -361,20 +360,27 @@ def end_of_time(connection: Connection) -> str:
 
 
 def properties(connection: Connection, database: str) -> dict[str, Any] | None:
-    """Return {characterSet, collation, comment, mark} of a database, None when there is none.
+    """Return {characterSet, collation, comment, encrypted, mark} of a database, None when there is none.
 
     `mark` is the whole comment, with what we noted behind it.
     """
-    found = connection.rows(_in(_PROPERTIES, database))
+    found = connection.rows(_in(connection.dialect.properties, database))
     if not found:
         return None
-    character_set, collation, comment = found[0]
+    character_set, collation, comment, encrypted = found[0]
     return {
         "characterSet": character_set,
         "collation": collation,
         "comment": without_mark(comment),
+        "encrypted": encrypted == "YES",
         "mark": comment or "",
     }
+
+
+def kind(like: dict[str, Any]) -> str:
+    """Return what CREATE and ALTER DATABASE say for these properties, but for a comment."""
+    encryption = " ENCRYPTION 'Y'" if like["encrypted"] else ""
+    return f"CHARACTER SET {literal(like['characterSet'])} COLLATE {literal(like['collation'])}{encryption}"
 
 
 def _columns(connection: Connection, database: str) -> dict[str, list[tuple[Column, str]]]:
@@ -391,17 +397,18 @@ def _history(columns: list[tuple[Column, str]]) -> tuple[Column, ...]:
     """Return the columns with a row's begin and end; the server lists them only if somebody named them."""
     named = {made: column for column, made in columns}
     hidden = [Column(name, "timestamp", _NARROW, nullable=False, touched=False) for name in _HIDDEN]
-    return tuple(
-        named.get(made, column) for made, column in zip(("ROW START", "ROW END"), hidden, strict=True)
-    )
+    return named.get("ROW START", hidden[0]), named.get("ROW END", hidden[1])
 
 
 def _length(kind: str, length: str | None) -> int:
-    # Of a geometry only its type is known, and it may be as large as any value.
-    return int(length) if length else _NARROW if kind not in _SHAPES else 1 << 32
+    # Of these only their type is known, and they may be as large as any value.
+    return int(length) if length else _NARROW if kind not in _ENDLESS else 1 << 32
 
 
-_SHAPES = frozenset(name for name in _TYPES if "po" in name or "line" in name or "geom" in name)
+_ENDLESS = frozenset(name for name in _TYPES if "po" in name or "line" in name or "geom" in name) | {
+    "json",
+    "vector",
+}
 
 
 def _sequence(connection: Connection, database: str, name: str) -> dict[str, Any]:

@@ -55,8 +55,9 @@ class Journal:
         """Write it: from now on the exchange is found, whoever dies. Raises Error."""
         connection.run(f"CREATE DATABASE IF NOT EXISTS {quoted(self.place)}")
         table = quoted(self.place, State.BEFORE.value)
+        columns = "(id int PRIMARY KEY, words longblob)"  # some servers take no table without a key
         # One statement: there is no journal without its words.
-        connection.run(f"CREATE TABLE {table} (words longblob) ENGINE=InnoDB SELECT {self._words()} AS words")
+        connection.run(f"CREATE TABLE {table} {columns} ENGINE=InnoDB SELECT 1 AS id, {self._words()} AS words")
 
     def note(self, connection: Connection) -> None:
         """Write it anew. Raises Error."""
@@ -88,7 +89,9 @@ def find(connection: Connection) -> list[tuple[State, Journal]]:
     """Read all journals of a server. Raises Error."""
     pattern = literal(names.JOURNALS.replace("_", "\\_") + "%")
     tables = [(str(place), str(name)) for place, name in connection.rows(_ALL.format(names=pattern))]
-    return [(State(name), _read(connection, place, name)) for place, name in tables]
+    return [
+        (State(name), _read(connection, place, name)) for place, name in tables if place != names.REGISTRY
+    ]
 
 
 def _read(connection: Connection, place: str, table: str) -> Journal:

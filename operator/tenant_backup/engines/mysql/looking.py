@@ -19,7 +19,7 @@ def look(job: Preflight) -> dict[str, Any]:
     policy = Policy(job.modules, [], job.exclude_tables, job.exclude_columns)
     name = job.database.name
     try:
-        with server_of(job).connect(name, session.for_reading()) as connection:
+        with server_of(job).connect(name, session.for_reading) as connection:
             grants.refuse_blind(grants.of_session(connection, name), name)
             listed = inventory.listed(connection, name)
             inventory.refuse_elsewhere(name, listed)

@@ -17,6 +17,7 @@ from tenant_backup.engines.selection import shown
 from . import definitions, session
 from .accounts import Account
 from .definitions import Definition
+from .dialects import Dialect
 from .endpoint import Connection
 from .names import literal, quoted
 
@@ -46,11 +47,6 @@ WHERE db = {database} ORDER BY routine_type, routine_name, user, host
 _COLLATION = """
 SELECT default_collation_name FROM information_schema.SCHEMATA WHERE schema_name = {database}
 """
-# Of InnoDB, which alone has them; the names are those of files.
-_FOREIGN = """
-SELECT for_name FROM information_schema.INNODB_SYS_FOREIGN
-WHERE substring_index(ref_name, '/', 1) = {name} AND substring_index(for_name, '/', 1) <> {name} ORDER BY 1
-"""
 _WITH_TRIGGERS = """
 SELECT DISTINCT event_object_table FROM information_schema.TRIGGERS WHERE trigger_schema = {database}
 """
@@ -67,7 +63,7 @@ class RoutineGrant:
     def run(self, connection: Connection) -> None:
         """Grant them in the session's database. Raises Error."""
         # Somebody who was dropped meanwhile does not come back.
-        settings = {"sql_mode": "NO_AUTO_CREATE_USER"}
+        settings = {"sql_mode": connection.dialect.grants_mode}
         Definition("GRANT", self.routine, self.sql, "", settings).run(connection)
 
 
@@ -87,13 +83,13 @@ class Holdings:
         code = [Definition(**item) for item in document["code"]]
         return cls(**{**document, "code": code, "grants": [RoutineGrant(**g) for g in document["grants"]]})
 
-    def parked(self) -> Holdings:
+    def parked(self, dialect: Dialect) -> Holdings:
         """The same for a database nobody works with: events do not run."""
-        return dataclasses.replace(self, code=[definitions.parked(item) for item in self.code])
+        return dataclasses.replace(self, code=[definitions.parked(item, dialect) for item in self.code])
 
-    def woken(self) -> Holdings:
+    def woken(self, dialect: Dialect) -> Holdings:
         """The same as it was before it was parked."""
-        return dataclasses.replace(self, code=[definitions.woken(item) for item in self.code])
+        return dataclasses.replace(self, code=[definitions.woken(item, dialect) for item in self.code])
 
     def with_grants_of(self, other: Holdings) -> Holdings:
         """The same with rights that another one's accounts have on routines of the same names."""
@@ -140,10 +136,11 @@ def drop_events(connection: Connection, database: str) -> None:
 
 def make_room(connection: Connection, database: str, tables: set[str]) -> None:
     """Drop what keeps these tables from coming and others from going. Raises Error."""
+    every_view = connection.dialect.notes_broken_views
     in_the_way = [
         item
         for item in _named(connection, database)
-        if item.kind == "TRIGGER" or (item.kind == "VIEW" and item.name in tables)
+        if item.kind == "TRIGGER" or (item.kind == "VIEW" and (every_view or item.name in tables))
     ]
     _drop(connection, database, in_the_way)
 
@@ -159,7 +156,8 @@ def refuse_foreign_keys(connection: Connection, database: str) -> None:
     Their keys would go with it, and then keep the previous database from being dropped.
     """
     encoded = "".join(c if c.isalnum() or c == "_" else f"@{ord(c):04x}" for c in database)
-    found = [str(row[0]).replace("/", ".") for row in connection.rows(_FOREIGN.format(name=literal(encoded)))]
+    query = connection.dialect.far_keys.format(database=literal(database), file=literal(encoded))
+    found = [str(row[0]).replace("/", ".") for row in connection.rows(query)]
     if found:
         message = f"foreign keys of {shown(found)} refer to tables of {quoted(database)}"
         advice = "they would stay with the previous database: drop them, and add them again after the Replace"
@@ -210,7 +208,7 @@ def _create(connection: Connection, database: str, code: list[Definition]) -> li
 
 def settle_session(connection: Connection) -> None:
     """Make the session ours again: each definition changes it to the one it was written for. Raises Error."""
-    for statement in session.for_exchanging():
+    for statement in session.for_exchanging(connection.dialect):
         connection.run(statement)
 
 

@@ -8,6 +8,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\r": "\\r", "\
 # No tenant's rights reach that far, not even those on all databases whose names begin like its own: what is
 # in a journal is carried out with an administrator's rights.
 JOURNALS = "~tenantbackup_"
+REGISTRY = f"{JOURNALS}marks"  # of MySQL: what MariaDB's databases have behind their comments
 _CUT = 48  # characters of a database's name kept; with the suffix it stays within MariaDB's 64
 
 

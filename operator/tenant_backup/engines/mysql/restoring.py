@@ -28,7 +28,7 @@ from . import definitions, endpoint, exchange, excluded, failures, grants, names
 from .administrator import Administrator, administer
 from .content import Content, load_rows
 from .definitions import Definition
-from .endpoint import Endpoint, Login
+from .endpoint import Connection, Endpoint, Login
 from .excluded import Kept
 
 
@@ -64,7 +64,7 @@ def _restore(
 ) -> dict[str, Any]:
     refuse_partial(job, catalogue)
     excluded.refuse_history(catalogue["tables"], job.exclude_columns)
-    _refuse_unsupported(catalogue, admin.connection.version)
+    _refuse_unsupported(catalogue, admin.connection)
     target, like = job.target_database, catalogue["database"]
     grants.refuse_weak(admin.connection, target, job.uid, exchanges=job.replaces)
     _settle(job, admin)
@@ -130,13 +130,13 @@ def _refuse_taken(job: Restore, admin: Administrator) -> None:
             raise Failure(Reason.NAME_TAKEN, f'database "{name}" exists; {advice}drop it')
 
 
-def _refuse_unsupported(catalogue: dict[str, Any], server: str) -> None:
+def _refuse_unsupported(catalogue: dict[str, Any], server: Connection) -> None:
     if catalogue["format"] > catalogues.FORMAT:
         message = f"the backup's catalogue has format {catalogue['format']}; use a newer runner image"
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
     source = catalogue["server"]["version"]
-    if versions.major(server) < versions.major(source):
-        message = f"a backup of MariaDB {source} cannot be restored to version {server}"
+    if versions.major(server.version) < versions.major(source):
+        message = f"a backup of {server.dialect.engine} {source} cannot be restored to version {server.version}"
         raise Failure(
             Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
         )
@@ -151,7 +151,7 @@ def _definitions(contents: Contents) -> list[Definition]:
 
 def _owner(server: Endpoint, target: str, *, has_code: bool) -> Owner:
     """Who the database is for. Raises PERMISSION_DENIED where its code would run as an administrator."""
-    with server.connect("", session.for_reading()) as connection:
+    with server.connect("", session.for_reading) as connection:
         rights = grants.of_session(connection, target)
         name = str(connection.scalar("SELECT CURRENT_USER()"))
     if has_code and rights.beyond:
@@ -191,8 +191,9 @@ def _finish(job: Restore, owner: Owner, found: list[Definition], content: Conten
     """Keep what the live database has, then create what is code, all as the tenant's own login."""
     code = [item for item in found if not definitions.holds_rows(item)]
     # Nothing runs in a database that is about to go elsewhere.
-    created = [definitions.parked(item) for item in code] if job.replaces else code
-    with owner.server.connect(_built(job), session.for_loading()) as connection:
+    dialect = owner.server.dialect
+    created = [definitions.parked(item, dialect) for item in code] if job.replaces else code
+    with owner.server.connect(_built(job), session.for_loading) as connection:
         kept = content.keep_live(connection)
         told = definitions.create_code(connection, created)
     others = definitions.others(code, owner.name).items()

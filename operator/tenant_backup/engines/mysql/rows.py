@@ -193,7 +193,7 @@ def _assignments(table: dict[str, Any]) -> tuple[list[str], str]:
     for place, name in enumerate(table["columns"]):
         if name in table["textColumns"]:
             places.append(f"@v{place}")
-            computed.append(f"{quoted(name)} = CONVERT(@v{place} USING ascii)")
+            computed.append(f"{quoted(name)} = CONVERT(@v{place} USING utf8mb4)")
         else:
             places.append(quoted(name))
     computed += [f"{quoted(name)} = {text(value)}" for name, value in table["fill"].items()]

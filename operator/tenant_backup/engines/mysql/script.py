@@ -1,12 +1,15 @@
-r"""Statements as text for the client program `mariadb`, to which nothing that a tenant wrote is a command.
+r"""Statements as text for the programs `mariadb` and `mysql`, to which nothing that a tenant wrote is a command.
 
-The program looks for commands of its own (\!, source, delimiter) wherever it takes no string to be open, and
-it reads quotes and comments almost, but not quite, as the server does. So only what is made of the plainest
-words and strings stands there as it is, on which both agree; all else is a string, which the server executes.
+The programs look for commands of their own (\!, source, delimiter) wherever they take no string to be open, and
+read quotes and comments almost, but not quite, as the server does. So only what is made of the plainest words
+and strings stands there as it is, on which both agree; all else is a string, which the server executes. MySQL
+executes no routines, triggers and events so: they stand between delimiters if all that they are made of is read
+alike by the program and the server, and are refused otherwise.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,11 +18,12 @@ from tenant_backup.contract.reasons import Failure, Reason
 
 from . import definitions, inserts, session
 from .definitions import Definition
+from .dialects import Dialect
 from .endpoint import encoded
 from .names import literal, quoted
 
-# First, new programs give up the commands that reach their machine, as for a dump of mariadb-dump; then every
-# program reads bytes: in some character sets one of ours would swallow the quote that follows it.
+# First, new programs of MariaDB give up the commands that reach their machine, as for a dump of mariadb-dump; then
+# every program reads bytes: in some character sets one of ours would swallow the quote that follows it.
 _HEAD = r"""/*M!999999\- enable the sandbox mode */
 /*!999999\C binary */
 """
@@ -34,26 +38,42 @@ _PLAIN = re.compile(
     r"(?:[A-Za-z0-9_ \n(),.=<>!+%&|^~@:?]++|[-*/](?![-*/!])"
     r"|'(?:[^'\\\r\0]|'')*+'|`(?:[^`\\\r\0]|``)*+`)++"
 )
+# What both MySQL's program and its server read alike, in a character set in which no byte of a longer character is
+# one of ASCII: words, comments to their end, names and strings. The program takes a backslash in a name for an escape.
+_WORDS = r"[A-Za-z0-9_ \t\n(),;.=<>!+%&|^~@:?$\[\]{}]++|[^\x00-\x7f]++|-(?!-)|\*(?!/)|/(?!\*)"
+_COMMENTS = (
+    r"(?:-- |\#)[^\n\r\0\x1a]*+\n|/\*(?![!+M])(?:[^*\r\0\x1a]|\*(?!/))*+\*/|/\*\+[A-Za-z0-9_ (),.=@]*+\*/"
+)
+_QUOTED = r"`(?:[^`\\\r\0\x1a]|``)*+`|\"(?:[^\"\\\r\0\x1a]|\"\")*+\"|'(?:[^'\\\r\0\x1a]|'')*+'"
+_ESCAPED = r"'(?:[^'\\\r\0\x1a]|''|\\[^\r\0\x1a])*+'"  # where a backslash escapes
+_READ_ALIKE = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED})++")
+_READ_ALIKE_ESCAPED = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED}|{_ESCAPED})++")
+_CHARACTER_SETS = frozenset({"utf8mb4", "utf8mb3", "latin1", "ascii"})
 _NAMES = re.compile(r"'(?:[^'\\]|''|\\.)*+'|`(?P<name>(?:[^`]|``)*+)`(?!\.)|`(?:[^`]|``)*+`", re.DOTALL)
 _NO_TABLE_AFTER = (".", "AS ", "` ", ") ")  # but a column or another name for something
 
 
-def opening(about: Iterable[str], database: dict[str, Any]) -> bytes:
+def opening(about: Iterable[str], database: dict[str, Any], dialect: Dialect) -> bytes:
     """Return how a script begins; `about` are lines of ours, `database` is the catalogue's."""
     comment = f" COMMENT {literal(database['comment'])}" if database["comment"] else ""
     kind = f"CHARACTER SET {literal(database['characterSet'])} COLLATE {literal(database['collation'])}"
     lines = "".join(f"-- {line}\n" for line in about)
-    properties = definition(Definition("DATABASE", database["name"], f"ALTER DATABASE {kind}{comment}"))
+    properties = definition(Definition("DATABASE", database["name"], f"ALTER DATABASE {kind}{comment}"), dialect)
     return encoded(f"{_HEAD}{lines}{_SETTINGS}") + properties
 
 
-def definition(item: Definition, *, owners: bool = False) -> bytes:
-    """Return what creates it: as whoever runs the script, or with `owners` as its definer."""
+def definition(item: Definition, dialect: Dialect, *, owners: bool = False) -> bytes:
+    """Return what creates it: as whoever runs the script, or with `owners` as its definer.
+
+    Raises UNSUPPORTED_CONTENT for what MySQL's program would not take as it is.
+    """
     sql = definitions.owned(item).sql if owners and item.definer else item.sql
     if item.kind in _PRINTED and _PLAIN.fullmatch(sql):
         return encoded(f"{item.session};\n{sql};\n")
+    if item.kind not in _PRINTED and not dialect.executes_code:
+        return _between_delimiters(item, sql)
     held = f"{_BYTES.format(mode=literal(''))}SET @tenant_backup = _binary{literal(sql)};\n"
-    return encoded(f"{held}{item.session};\nEXECUTE IMMEDIATE @tenant_backup;\n")
+    return encoded(f"{held}{item.session};\n{dialect.executed.format(text='@tenant_backup')}\n")
 
 
 def rows(table: dict[str, Any], blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -81,8 +101,19 @@ def refuse_names(engine: dict[str, Any]) -> None:
     names = [name for table in engine["tables"] for name in (table["table"], *table["columns"])]
     for name in [*names, *(item["name"] for item in engine["sequences"])]:
         if "\r" in name:
-            message = f"the name {name!r} has a carriage return, which the program mariadb would leave out"
+            message = f"the name {name!r} has a carriage return, which the client program would leave out"
             raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; use `tenant-backup restore`")
+
+
+def _between_delimiters(item: Definition, sql: str) -> bytes:
+    escapes = "NO_BACKSLASH_ESCAPES" not in item.settings.get("sql_mode", "")
+    alike = (_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE).fullmatch(f"{sql}\n")
+    if not alike or item.settings.get("character_set_client", "utf8mb4") not in _CHARACTER_SETS:
+        message = f"{item.kind} {item.name} has what the program mysql may change or take for a command of its own"
+        advice = "such as a carriage return, or a backslash outside of a string; use `tenant-backup restore`"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
+    end = next(end for end in (f"//{number}//" for number in itertools.count()) if end not in sql)
+    return encoded(f"{item.session};\nDELIMITER {end}\n{sql}\n{end}\nDELIMITER ;\n")
 
 
 def _views_in_order(waiting: dict[str, Definition]) -> Iterator[Definition]:

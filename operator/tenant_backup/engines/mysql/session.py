@@ -7,6 +7,8 @@ the bytes of their column's character set.
 
 from __future__ import annotations
 
+from .dialects import Dialect
+
 _ALWAYS = {
     "sql_mode": "''",
     "time_zone": "'+00:00'",  # of TIMESTAMP columns
@@ -17,10 +19,7 @@ _ALWAYS = {
     "sql_safe_updates": "0",
     "sql_auto_is_null": "0",
     "sql_quote_show_create": "1",
-    "max_statement_time": "0",
     "lock_wait_timeout": "10",  # longer than any statement of an application; a migration is for the next try
-    "idle_transaction_timeout": "0",
-    "idle_readonly_transaction_timeout": "0",
     "wait_timeout": "86400",
     "net_read_timeout": "3600",  # an archive that waits for its store does not lose the server
     "net_write_timeout": "3600",
@@ -33,40 +32,37 @@ _LOADING = {
     "sql_mode": ROWS_MODE,
     "foreign_key_checks": "0",
     "unique_checks": "0",
-    "check_constraint_checks": "0",
-    "system_versioning_insert_history": "1",
 }
 # Nobody can log in meanwhile. A foreign key goes with its tables, whether or not the other one has followed.
 _EXCHANGING = {"lock_wait_timeout": "5", "foreign_key_checks": "0"}
-# So long others may wait for who waits for a lock on all tables.
+# Whoever waits for a lock on all tables makes others wait.
 _GUARDING = {
     "autocommit": "0",  # with InnoDB's own locks: of prepared transactions that no session has
     "innodb_table_locks": "1",
     "lock_wait_timeout": "2",
     "innodb_lock_wait_timeout": "2",
-    "max_statement_time": "3",  # for all of them together
 }
 _TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"
 
 
-def for_reading() -> list[str]:
+def for_reading(dialect: Dialect) -> list[str]:
     """Return the statements that make a session fit for reading."""
-    return ["SET NAMES binary", _set(_ALWAYS), _TRANSACTIONS]
+    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always}), _TRANSACTIONS]
 
 
-def for_loading() -> list[str]:
+def for_loading(dialect: Dialect) -> list[str]:
     """Return the statements that make a session fit for loading."""
-    return ["SET NAMES binary", _set({**_ALWAYS, **_LOADING}), _TRANSACTIONS]
+    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always, **_LOADING, **dialect.loading}), _TRANSACTIONS]
 
 
-def for_guarding() -> list[str]:
+def for_guarding(dialect: Dialect) -> list[str]:
     """Return the statements that make a session fit for keeping tables as they are for a moment."""
-    return ["SET NAMES binary", _set({**_ALWAYS, **_GUARDING}), _TRANSACTIONS]
+    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always, **_GUARDING}), _TRANSACTIONS]
 
 
-def for_exchanging() -> list[str]:
+def for_exchanging(dialect: Dialect) -> list[str]:
     """Return the statements that make a session fit for exchanging what two databases hold."""
-    return ["SET NAMES binary", _set({**_ALWAYS, **_EXCHANGING}), _TRANSACTIONS]
+    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always, **_EXCHANGING}), _TRANSACTIONS]
 
 
 def _set(values: dict[str, str]) -> str:

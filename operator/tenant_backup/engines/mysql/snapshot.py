@@ -12,6 +12,7 @@ the lock does not come soon, one session reads alone.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ from .names import quoted
 
 _TRIES = 5
 _MOVED = {1049, 1146, 1412, 1932}  # a table was dropped or changed meanwhile
+_PATIENCE = 3.0  # seconds; so long others may have to wait behind who waits for the read lock
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
@@ -90,7 +92,7 @@ def _begun_together(
     still = [quoted(database, table.name) for table in tables if table.in_snapshot]
     if company.readers and still:
         with contextlib.suppress(Error, Failure):
-            with company.guard() as guard, _kept_still(guard, still):
+            with company.guard() as guard, _kept_still(leader, guard, still):
                 for session in (leader, *company.readers):
                     session.run(_BEGIN)
             return company.readers
@@ -102,12 +104,20 @@ def _begun_together(
 
 
 @contextlib.contextmanager
-def _kept_still(guard: Connection, tables: list[str]) -> Iterator[None]:
+def _kept_still(leader: Connection, guard: Connection, tables: list[str]) -> Iterator[None]:
     """Let nobody change a row of these tables (quoted) inside, and none be committed. Raises Error.
 
     If the guard was lost, and with it the lock, this ends with an error, too.
     """
-    guard.run("LOCK TABLES " + ", ".join(f"{table} READ" for table in tables))
+    number = guard.scalar("SELECT CONNECTION_ID()")
+    # Each table may be waited for; all of them together no longer than this.
+    bound = threading.Timer(_PATIENCE, leader.run, [f"KILL QUERY {number}"])
+    bound.start()
+    try:
+        guard.run("LOCK TABLES " + ", ".join(f"{table} READ" for table in tables))
+    finally:
+        bound.cancel()
+        bound.join()
     yield
     guard.run("UNLOCK TABLES")
 

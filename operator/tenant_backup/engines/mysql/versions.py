@@ -6,21 +6,24 @@ import re
 
 from tenant_backup.contract.reasons import Failure, Reason
 
-_OLDEST = (10, 11)
+from .dialects import Dialect
+
+_OTHERS = ("MariaDB", "TiDB")  # they speak the protocol of MySQL, and are none
 
 
-def supported(said: str) -> str:
+def supported(said: str, dialect: Dialect) -> str:
     """Return the version as people write it, such as 10.11.6. Raises UNSUPPORTED_CONTENT for others."""
     # Put before it for old replicas, which did not know such high numbers.
     found = re.search(r"\d+\.\d+\.\d+", said.removeprefix("5.5.5-"))
-    if "MariaDB" not in said or not found:
-        message = f"spec.database.engine is MariaDB, and the server says it is {said}; it has to be a MariaDB"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, MySQL cannot be backed up yet")
-    if major(found[0]) < _OLDEST:
-        message = (
-            f"the server is MariaDB {found[0]}, and 10.11 is the oldest that can be backed up; update it"
-        )
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
+    family = next((name for name in _OTHERS if name in said), "MySQL")
+    if family != dialect.engine or not found:
+        message = f"spec.database.engine is {dialect.engine}, and the server says it is {said}"
+        advice = f"that is {family}; name the engine that it is, if that is one we know"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
+    if major(found[0]) < dialect.oldest:
+        oldest = ".".join(map(str, dialect.oldest))
+        message = f"the server is {dialect.engine} {found[0]}, and {oldest} is the oldest that can be backed"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} up; update it")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""One backup as SQL that plain mariadb runs: what mariadb-dump had written, made from the archive alone.
+"""One backup as SQL that plain mariadb or mysql runs: what mariadb-dump had written, made from the archive alone.
 
 Nothing of it reaches a server here; engines.mysql.script says what keeps a tenant's words from the program.
 """
@@ -14,6 +14,7 @@ from tenant_backup.archive.reader import ArchiveReader
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.mysql import catalogue as catalogues
 from tenant_backup.engines.mysql import definitions, excluded, script
+from tenant_backup.engines.mysql.dialects import OF_ENGINE, Dialect
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,20 @@ class Script:
         engine = self.catalogue.engine
         self._refuse_unsupported()
         found = definitions.from_blob(b"".join(self._segment(definitions.SEGMENT)))
-        yield script.opening(self._about(), engine["database"])
+        yield script.opening(self._about(), engine["database"], self._dialect)
         for item in filter(definitions.holds_rows, found):
-            yield script.definition(item)
+            yield script.definition(item, self._dialect)
         for table in engine["tables"]:
             if table["withRows"]:
                 yield from script.rows(excluded.with_fill(table, []), self._lines(table))
         for sequence in engine["sequences"]:
             yield script.sequence(sequence)
         for item in script.code_in_order(found):
-            yield script.definition(item, owners=self.owners)
+            yield script.definition(item, self._dialect, owners=self.owners)
+
+    @property
+    def _dialect(self) -> Dialect:
+        return OF_ENGINE[self.catalogue.engine["server"]["engine"]]
 
     def _refuse_unsupported(self) -> None:
         engine = self.catalogue.engine
@@ -51,7 +56,7 @@ class Script:
         manifest = self.reader.manifest
         return [
             f"backup {manifest.backup_id} of {manifest.times.snapshot}, by tenant-backup {manifest.writer}",
-            "into an empty database: mariadb NEW_DATABASE < THIS_FILE",
+            f"into an empty database: {self._dialect.client} NEW_DATABASE < THIS_FILE",
         ]
 
     def _lines(self, table: dict[str, Any]) -> Iterator[bytes]:
