@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from MySQLdb import Error, _mysql
 
 from tenant_backup.contract.job import Database
+from tenant_backup.engines.mysql.dialects import OF_ENGINE, Dialect
 
 INSTALLED = Path("/usr/sbin/mariadbd")
 PASSWORDS = {"boss": "super:secret\\word", "tenant": "te'nant secret"}
@@ -75,6 +76,11 @@ class MariaDB:
     def inside(self) -> list[str]:
         """What stands before a program of the server's packages."""
         return []
+
+    @property
+    def dialect(self) -> Dialect:
+        """What is said to this kind of server."""
+        return OF_ENGINE[self.engine]
 
     @property
     def data(self) -> Path:
@@ -143,9 +149,19 @@ class MariaDB:
 
     def script(self, database: str, text: str, user: str = "tenant") -> None:
         """Run a script with the server's own client."""
-        command = [*self.inside, self.programs[0], *self.client(user), "--default-character-set=utf8mb4", database]
+        command = [
+            *self.inside,
+            self.programs[0],
+            *self.client(user),
+            "--default-character-set=utf8mb4",
+            database,
+        ]
         done = subprocess.run(
-            command, input=self.flavoured(text).encode(), env=_environment(user), capture_output=True, check=False
+            command,
+            input=self.flavoured(text).encode(),
+            env=_environment(user),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
 

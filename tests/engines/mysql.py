@@ -28,7 +28,9 @@ class MySQL(MariaDB):
         """Make the data directory."""
         os.chown(self.folder, USER, USER)
         made = ["mysqld", "--no-defaults", "--initialize-insecure", *self.places]
-        subprocess.run([*self.inside, *made, "--innodb-redo-log-capacity=8M"], check=True, capture_output=True)
+        subprocess.run(
+            [*self.inside, *made, "--innodb-redo-log-capacity=8M"], check=True, capture_output=True
+        )
 
     @property
     def daemon(self) -> list[str]:
@@ -45,7 +47,9 @@ class MySQL(MariaDB):
         """Of JSON, and of the hidden column of a functional index, CHECKSUM TABLE sees what is beside it in memory."""
         name = table[1:-1].replace("``", "`")
         where = f"WHERE table_schema = '{database}' AND table_name = '{name}'"
-        query = f"SELECT column_name, data_type FROM information_schema.COLUMNS {where} ORDER BY ordinal_position"
+        query = (
+            f"SELECT column_name, data_type FROM information_schema.COLUMNS {where} ORDER BY ordinal_position"
+        )
         columns = self.sql(query)
         functional = self.sql(
             f"SELECT 1 FROM information_schema.STATISTICS {where} AND expression IS NOT NULL"

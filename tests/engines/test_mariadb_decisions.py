@@ -144,7 +144,9 @@ def test_what_everybody_reads_alike_stands_in_a_script_as_it_is(sql: str) -> Non
 )
 def test_everything_else_is_one_string_in_a_script(kind: str, sql: str) -> None:
     """Whose end nothing in it can be: no quote, backslash, or end of line as Windows has it stands alone."""
-    text = script.definition(Definition(kind, "x", sql, settings={"sql_mode": "ANSI_QUOTES"}), MARIADB).decode()
+    text = script.definition(
+        Definition(kind, "x", sql, settings={"sql_mode": "ANSI_QUOTES"}), MARIADB
+    ).decode()
     found = re.fullmatch(
         r"SET NAMES binary;\nSET SESSION sql_mode = '';\nSET @tenant_backup = _binary'((?:[^'\\\r\0]|\\.)*)';\n"
         r"SET SESSION sql_mode = 'ANSI_QUOTES', [^;]*;\nEXECUTE IMMEDIATE @tenant_backup;\n",
@@ -216,7 +218,7 @@ LINES = [
 
 def test_rights_are_those_of_the_pattern_that_says_most_and_of_no_other() -> None:
     """The server looks no further than that; rights on a single table are not rights on the database."""
-    found = grants.parse(LINES, "'t'@'%'", "acme_1")
+    found = grants.parse(LINES, "'t'@'%'", "acme_1", MARIADB)
     assert (found.here, found.beyond) == (frozenset({"USAGE", "SELECT", "SHOW VIEW"}), [])
     with pytest.raises(Failure) as caught:
         grants.refuse_blind(found, "acme_1")

@@ -1,4 +1,4 @@
-"""One backup as SQL that plain mariadb or mysql runs: what mariadb-dump had written, made from the archive alone.
+"""One backup as SQL that plain mariadb or mysql runs: what their dumps had been, made from the archive alone.
 
 Nothing of it reaches a server here; engines.mysql.script says what keeps a tenant's words from the program.
 """

@@ -20,6 +20,7 @@ SELECT user, host FROM mysql.tables_priv WHERE db = {database}
 UNION SELECT user, host FROM mysql.procs_priv WHERE db = {database}
 """
 
+
 @dataclass(frozen=True, order=True)
 class Account:
     """An account of the server; a role of MariaDB has no host."""

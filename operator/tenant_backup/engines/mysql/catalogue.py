@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tenant_backup.contract import job
-from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.selection import Choice, Policy, loose_foreign_keys
 
 from . import excluded, inventory
@@ -61,20 +60,6 @@ def with_tables(
     return {**catalogue, "tables": [_table(c, segments.get(c.table.oid, []), rows, rules) for c in choices]}
 
 
-def refuse_null(choices: list[Choice[Table]], policy: Policy) -> None:
-    """Raise INVALID_SPEC for a column that may not be NULL and is to come back so."""
-    required = {
-        (choice.table.full_name, column.name)
-        for choice in choices
-        for column in choice.table.details
-        if not column.nullable
-    }
-    for rule in policy.exclude_columns:
-        if rule.on_restore == "Null" and (rule.table, rule.column) in required:
-            message = f'column "{rule.column}" of {rule.table} is NOT NULL; use onRestore: Default or Value'
-            raise Failure(Reason.INVALID_SPEC, message)
-
-
 def refuse_history(choices: list[Choice[Table]], policy: Policy) -> None:
     """Raise INVALID_SPEC for a value that is to be kept in a table that would remember that as a change."""
     versioned = {choice.table.full_name for choice in choices if choice.table.history}
@@ -98,6 +83,7 @@ def _table(
         "segments": names,
         "bytes": sum(part.bytes for part in parts),
         "withRows": choice.with_rows,
+        "modules": list(choice.modules),
         "columns": [column.name for column in [*chosen, *table.history]],
         "history": bool(table.history),
         "textColumns": [column.name for column in chosen if column.written_as_text],

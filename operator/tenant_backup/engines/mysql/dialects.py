@@ -48,6 +48,7 @@ class Dialect:
 
     properties: str  # of a database: character set, collation, comment, whether it encrypts new tables
     far_keys: str  # tables of other databases whose foreign keys refer to this one
+    wants_keys: str  # whether the session cannot make a table without a primary key as it is
     members: str  # role, its host, user, host
     existing: str  # accounts that are no roles
     lockable: str  # accounts that may be locked out: not locked already, and no administrators
@@ -55,14 +56,18 @@ class Dialect:
     all_rights: tuple[str, ...]  # on a database
     harmless: frozenset[str]  # on the server
     sees_routines: tuple[str, ...]  # any one of them
-    exchanges: tuple[str, ...]  # on the server: to see and end sessions, to create code for the definer it had
+    exchanges: tuple[
+        str, ...
+    ]  # on the server: to see and end sessions, to create code for the definer it had
     grants_mode: str  # sql_mode in which GRANT creates nobody
     parked: str  # the status of an event that does not run, and says that it did
 
     identified: Callable[[str], str]  # the clause of CREATE USER for a password
     shows_routine: Callable[[tuple[int, int], str], str]  # the right to see a routine's text, and on what
     has_comments: bool  # of databases
-    notes_broken_views: bool  # and believes that later: a view whose tables have left and come back has no columns
+    notes_broken_views: (
+        bool  # and believes that later: a view whose tables have left and come back has no columns
+    )
     client: str  # its client program
     executed: str  # statements that execute {text}, a variable
     executes_code: bool  # also if that creates a routine, a trigger or an event
@@ -94,6 +99,7 @@ FROM information_schema.SCHEMATA WHERE schema_name = {database}
 SELECT for_name FROM information_schema.INNODB_SYS_FOREIGN
 WHERE substring_index(ref_name, '/', 1) = {file} AND substring_index(for_name, '/', 1) <> {file} ORDER BY 1
 """,
+    wants_keys="SELECT 0",
     members="SELECT role, '', user, host FROM mysql.roles_mapping",
     existing="SELECT user, host FROM mysql.user WHERE is_role = 'N' ORDER BY user, host",
     lockable="""
@@ -125,7 +131,8 @@ MYSQL = Dialect(
         # A primary key that nobody asked for is a column like others, and comes back as one.
         "show_gipk_in_create_table_and_information_schema": "1",
     },
-    loading={},
+    # Tables come back as they are, whatever new ones would have to be like.
+    loading={"explicit_defaults_for_timestamp": "1", "restrict_fk_on_non_standard_key": "0"},
     properties="""
 SELECT default_character_set_name, default_collation_name, NULL, default_encryption
 FROM information_schema.SCHEMATA WHERE schema_name = {database}
@@ -134,6 +141,7 @@ FROM information_schema.SCHEMATA WHERE schema_name = {database}
 SELECT concat(constraint_schema, '.', table_name) FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE unique_constraint_schema = {database} AND constraint_schema <> {database} ORDER BY 1
 """,
+    wants_keys="SELECT @@sql_generate_invisible_primary_key OR @@sql_require_primary_key",
     members="SELECT from_user, from_host, to_user, to_host FROM mysql.role_edges",
     existing="SELECT user, host FROM mysql.user ORDER BY user, host",
     lockable="SELECT user, host FROM mysql.user WHERE account_locked = 'N' AND create_user_priv = 'N'",

@@ -16,7 +16,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup, Database, Preflight
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching, selection
-from tenant_backup.engines.seam import Piece
+from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
 from . import catalogue, definitions, endpoint, failures, grants, inventory, ranges, rows, session, snapshot
@@ -30,11 +30,16 @@ _WORTH_LOCKING = 64 << 20  # bytes; for less nobody has to wait for a lock on al
 Started = Callable[[Callable[[], None]], None]
 
 
+def refuse_blind(connection: Connection, database: str) -> None:
+    """Refuse to go on where something would be missing without a word. Raises Failure."""
+    grants.refuse_blind(grants.of_session(connection, database), database)
+    inventory.refuse_libraries(connection, database)
+
+
 def chosen(tables: list[Table], policy: Policy) -> list[Choice[Table]]:
     """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
     inventory.refuse_unsupported(tables)
     choices = selection.choose(tables, policy)
-    catalogue.refuse_null(choices, policy)
     catalogue.refuse_history(choices, policy)
     return choices
 
@@ -60,6 +65,11 @@ class Reading:
             *(Piece(part.segment, "rows", part.table.full_name, part.bytes) for part in ordered),
         ]
 
+    @property
+    def size(self) -> int:
+        """See seam.Reading."""
+        return sum(piece.bytes for piece in self.pieces)
+
     def session(self, out: int, started: Started) -> Session:
         """See seam.Reading."""
         connection = self.free.get_nowait()
@@ -82,15 +92,15 @@ class Session:
     blob: bytes
     out: int
 
-    def send(self, piece: Piece) -> int | None:
+    def send(self, piece: Piece) -> Sent:
         """See seam.Session."""
         if piece.kind == "blob":
             rows.write(self.out, self.blob)
-            return None
+            return Sent()
         choice, part = self.parts[piece.segment]
         try:
             query = inventory.select(choice, part.where)
-            return rows.read(self.connection, query, inventory.widest(choice), self.out)
+            return Sent(rows.read(self.connection, query, inventory.widest(choice), self.out))
         except Error as error:
             what = f"reading {choice.table.full_name}"
             raise failures.of_error(error, Reason.DUMP_FAILED, what, retriable=True) from error
@@ -106,7 +116,7 @@ def reading(job: Backup) -> Iterator[Reading]:
     name, server = job.database.name, server_of(job)
     try:
         with server.connect(name, session.for_reading) as leader, contextlib.ExitStack() as stack:
-            grants.refuse_blind(grants.of_session(leader, name), name)
+            refuse_blind(leader, name)
             sizes = inventory.sizes(leader, name)
             held = snapshot.take(leader, name, _company(server, job.database, sizes, stack))
             choices = chosen(inventory.tables(leader, name, held.listed), policy)

@@ -111,13 +111,14 @@ class Endpoint:
         *,
         sends_files: bool = False,
     ) -> Iterator[Connection]:
-        """Open a session, in a database unless that is empty, and make it so by running `settings` (see session).
+        """Open a session, in a database unless that is empty, and make it what `settings` (see session) says.
 
         With `sends_files` the server may ask for the data of LOAD DATA LOCAL. Raises Failure.
         """
         connection = self._opened({**self._arguments(database), "local_infile": int(sends_files)})
         try:
-            connection.version = versions.supported(str(connection.raw.get_server_info()), self.dialect)
+            said = str(connection.raw.get_server_info())
+            connection.version = versions.supported(said, self.dialect)
             self._refuse_clear_text(connection)
             for statement in settings(self.dialect):
                 connection.run(statement)

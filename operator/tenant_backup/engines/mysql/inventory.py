@@ -84,12 +84,20 @@ WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'T
 """
 _COLUMNS = """
 SELECT table_name, column_name, data_type, character_octet_length, is_nullable,
-       coalesce(generation_expression, ''), extra LIKE '%on update%'
+       coalesce(generation_expression, ''), extra LIKE '%on update%',
+       coalesce(column_default, 'NULL') <> 'NULL' OR extra LIKE '%auto_increment%'
 FROM information_schema.COLUMNS WHERE table_schema = {database} ORDER BY table_name, ordinal_position
 """
 _KEYS = """
 SELECT table_name, column_name, collation, sub_part FROM information_schema.STATISTICS
 WHERE table_schema = {database} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
+"""
+_HAS_LIBRARIES = """
+SELECT 1 FROM information_schema.TABLES
+WHERE table_schema = 'information_schema' AND table_name = 'LIBRARIES'
+"""
+_LIBRARIES = """
+SELECT library_name FROM information_schema.LIBRARIES WHERE library_schema = {database} ORDER BY library_name
 """
 _FOREIGN_KEYS = """
 SELECT constraint_name, table_name, referenced_table_name FROM information_schema.REFERENTIAL_CONSTRAINTS
@@ -107,6 +115,7 @@ class Column:
     length: int  # bytes a value may have at most
     nullable: bool
     touched: bool  # changes by itself when another column of its row does
+    filled: bool = False  # gets a value from the server when none is given
 
     @property
     def selected(self) -> str:
@@ -202,6 +211,16 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """See selection.Table."""
         return tuple(column.name for column in self.details)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """See selection.Table."""
+        return frozenset(column.name for column in self.details if not column.nullable)
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """See selection.Table."""
+        return frozenset(column.name for column in self.details if column.filled)
 
     @property
     def sql(self) -> str:
@@ -315,6 +334,16 @@ def refuse_unsupported(tables: list[Table]) -> None:
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"the type of {shown(unknown)} is not known yet")
 
 
+def refuse_libraries(connection: Connection, database: str) -> None:
+    """Raise UNSUPPORTED_CONTENT for libraries of stored programs, which newer MySQL servers have."""
+    if not connection.rows(_HAS_LIBRARIES):
+        return
+    found = [str(row[0]) for row in connection.rows(_in(_LIBRARIES, database))]
+    if found:
+        message = f"libraries of stored programs ({shown(found)}) cannot be backed up yet"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; drop them, or keep them in another database")
+
+
 def select(choice: Choice[Table], where: str) -> str:
     """The query that reads these rows; a value that is excluded is not even selected.
 
@@ -386,9 +415,10 @@ def kind(like: dict[str, Any]) -> str:
 def _columns(connection: Connection, database: str) -> dict[str, list[tuple[Column, str]]]:
     """Return each table's columns, and what makes the values of those that are generated."""
     columns: dict[str, list[tuple[Column, str]]] = defaultdict(list)
-    for table, name, kind, length, nullable, made, touched in connection.rows(_in(_COLUMNS, database)):
+    for table, name, kind, length, nullable, made, *by_itself in connection.rows(_in(_COLUMNS, database)):
         width = _length(str(kind), length)
-        column = Column(str(name), str(kind), width, nullable == "YES", touched == "1")
+        touched, filled = (found == "1" for found in by_itself)
+        column = Column(str(name), str(kind), width, nullable == "YES", touched, filled)
         columns[str(table)].append((column, str(made)))
     return columns
 

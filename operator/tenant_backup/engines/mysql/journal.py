@@ -57,7 +57,9 @@ class Journal:
         table = quoted(self.place, State.BEFORE.value)
         columns = "(id int PRIMARY KEY, words longblob)"  # some servers take no table without a key
         # One statement: there is no journal without its words.
-        connection.run(f"CREATE TABLE {table} {columns} ENGINE=InnoDB SELECT 1 AS id, {self._words()} AS words")
+        connection.run(
+            f"CREATE TABLE {table} {columns} ENGINE=InnoDB SELECT 1 AS id, {self._words()} AS words"
+        )
 
     def note(self, connection: Connection) -> None:
         """Write it anew. Raises Error."""

@@ -2,8 +2,8 @@
 
 MariaDB keeps it behind the database's comment, from the statement on that creates the database. MySQL has no
 comments on databases, so there marks are rows of a table in a database of ours: a row says that a database is
-about to be created, and then that it was. One that nobody got to confirm is ours if there is nothing in it: only
-who died between two statements leaves such a one.
+about to be created, and then that it was. Who dies in between leaves one that is empty: if there is anything
+in it, somebody else has created it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .endpoint import Connection
 from .names import REGISTRY, literal, quoted
 
 _TABLE = quoted(REGISTRY, "marks")
+_COLUMNS = "name varbinary(256) PRIMARY KEY, mark varbinary(64) NOT NULL, created bool NOT NULL"
 _REGISTRY = (
     f"CREATE DATABASE IF NOT EXISTS {quoted(REGISTRY)}",
-    f"CREATE TABLE IF NOT EXISTS {_TABLE} (name varbinary(256) PRIMARY KEY, mark varbinary(64) NOT NULL,"
-    " created bool NOT NULL) ENGINE=InnoDB",
+    f"CREATE TABLE IF NOT EXISTS {_TABLE} ({_COLUMNS}) ENGINE=InnoDB",
 )
 _KNOWN = "SELECT 1 FROM information_schema.TABLES WHERE table_schema = {database} AND table_name = 'marks'"
 _NOTED = "SELECT mark, created FROM {table} WHERE name = {name}"
@@ -102,7 +102,7 @@ class _Registry:
             raise
         self._note(connection, database, mark, created=1)
 
-    def write(self, connection: Connection, database: str, comment: str | None, mark: str) -> None:
+    def write(self, connection: Connection, database: str, comment: str | None, mark: str) -> None:  # noqa: ARG002
         self._note(connection, database, mark, created=1)
 
     def drop(self, connection: Connection, database: str) -> None:
@@ -114,7 +114,7 @@ class _Registry:
         for statement in _REGISTRY:
             connection.run(statement)
         values = f"({literal(database)}, {literal(mark)}, {created})"
-        connection.run(f"REPLACE INTO {_TABLE} VALUES {values}")
+        connection.run(f"REPLACE INTO {_TABLE} VALUES {values}")  # noqa: S608 - literals
 
     def _forget(self, connection: Connection, database: str) -> None:
         connection.run(f"DELETE FROM {_TABLE} WHERE name = {literal(database)}")  # noqa: S608 - a literal

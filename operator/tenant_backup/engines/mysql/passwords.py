@@ -1,4 +1,4 @@
-"""What a server keeps of a password, computed here: the password itself is never sent to it in a statement."""
+"""What a server keeps of a password, computed here: no statement has the password itself."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from tenant_backup.engines.clearing import cleared
 from tenant_backup.engines.marks import noted
 from tenant_backup.engines.replacing import refuse_partial
 from tenant_backup.engines.seam import Contents
+from tenant_backup.engines.selection import shown
 
 from . import catalogue as catalogues
 from . import definitions, endpoint, exchange, excluded, failures, grants, names, session, versions
@@ -68,10 +69,11 @@ def _restore(
     target, like = job.target_database, catalogue["database"]
     grants.refuse_weak(admin.connection, target, job.uid, exchanges=job.replaces)
     _settle(job, admin)
-    if admin.mark(target) == noted("restored", job.uid):
-        return _facts_again(admin, catalogue, None)
-    if admin.mark(_previous(job)) == noted("previous", job.uid):
-        return _facts_again(admin, catalogue, _previous(job))
+    committed = _is_committed(job, admin)
+    contents.begin(committed=committed)
+    if committed:
+        replaced = admin.mark(_previous(job)) == noted("previous", job.uid)
+        return _facts_again(admin, catalogue, _previous(job) if replaced else None)
     _refuse_taken(job, admin)
     if job.replaces:
         exchange.movable(admin, target)
@@ -86,10 +88,16 @@ def _restore(
         with _given(admin, built, owner.account, for_good=not job.replaces):
             told, kept = _finish(job, owner, found, content)
             if not job.replaces:
-                # From here on it is the restored database: a re-run answers, and nobody drops it any more.
-                admin.note(target, like["comment"], noted("restored", job.uid))
-        previous, lost = _put_in_place(job, admin, owner, like) if job.replaces else (None, [])
+                with contents.committing(lambda: _is_committed(job, admin)):
+                    # From here on it is the restored database: a re-run answers, and nobody drops it.
+                    admin.note(target, like["comment"], noted("restored", job.uid))
+        previous, lost = _put_in_place(job, admin, owner, like, contents) if job.replaces else (None, [])
     return facts.of_load(loaded, previous, kept.facts(), [*_loose(catalogue), *told, *lost])
+
+
+def _is_committed(job: Restore, admin: Administrator) -> bool:
+    marks = admin.mark(job.target_database), admin.mark(_previous(job))
+    return marks[0] == noted("restored", job.uid) or marks[1] == noted("previous", job.uid)
 
 
 def _built(job: Restore) -> str:
@@ -112,13 +120,18 @@ def _settle(job: Restore, admin: Administrator) -> None:
 
 
 def _put_in_place(
-    job: Restore, admin: Administrator, owner: Owner, like: dict[str, Any]
+    job: Restore, admin: Administrator, owner: Owner, like: dict[str, Any], contents: Contents
 ) -> tuple[str | None, list[str]]:
     """Replace the live database; return the previous one, and what could not be created again."""
     live = job.target_database
     if not owner.has_rights:
         admin.give(live, owner.account)  # it was lost with its rights
-    with admin.hold(live):
+
+    def is_committed() -> bool:
+        _settle(job, admin)
+        return _is_committed(job, admin)
+
+    with contents.committing(is_committed), admin.hold(live):
         exchange.settle(admin, live)
         return exchange.replace(admin, live, like)
 
@@ -136,10 +149,17 @@ def _refuse_unsupported(catalogue: dict[str, Any], server: Connection) -> None:
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
     source = catalogue["server"]["version"]
     if versions.major(server.version) < versions.major(source):
-        message = f"a backup of {server.dialect.engine} {source} cannot be restored to version {server.version}"
+        message = (
+            f"a backup of {server.dialect.engine} {source} cannot be restored to version {server.version}"
+        )
         raise Failure(
             Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
         )
+    without = [table["name"] for table in catalogue["tables"] if not table["primaryKey"]]
+    if without and server.scalar(server.dialect.wants_keys) == "1":
+        message = f"the server lets no table be without a primary key, and the backup has {shown(without)}"
+        advice = "set sql_generate_invisible_primary_key and sql_require_primary_key to OFF for the restore"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; {advice}")
 
 
 def _definitions(contents: Contents) -> list[Definition]:

@@ -1,10 +1,10 @@
-r"""Statements as text for the programs `mariadb` and `mysql`, to which nothing that a tenant wrote is a command.
+r"""Statements as text for the programs `mariadb` and `mysql`, to which nothing of a tenant's is a command.
 
-The programs look for commands of their own (\!, source, delimiter) wherever they take no string to be open, and
-read quotes and comments almost, but not quite, as the server does. So only what is made of the plainest words
-and strings stands there as it is, on which both agree; all else is a string, which the server executes. MySQL
-executes no routines, triggers and events so: they stand between delimiters if all that they are made of is read
-alike by the program and the server, and are refused otherwise.
+The programs look for commands of their own (\!, source, delimiter) wherever they take no string to be open,
+and read quotes and comments almost, but not quite, as the server does. So only what is made of the plainest
+words and strings stands there as it is, on which both agree; all else is a string, which the server executes.
+MySQL executes no routines, triggers and events so: they stand between delimiters if all that they are made of
+is read alike by the program and the server, and are refused otherwise.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .dialects import Dialect
 from .endpoint import encoded
 from .names import literal, quoted
 
-# First, new programs of MariaDB give up the commands that reach their machine, as for a dump of mariadb-dump; then
-# every program reads bytes: in some character sets one of ours would swallow the quote that follows it.
+# First, new programs of MariaDB give up the commands that reach their machine, as for a dump of mariadb-dump;
+# then every program reads bytes: in some character sets one of ours would swallow the quote that follows it.
 _HEAD = r"""/*M!999999\- enable the sandbox mode */
 /*!999999\C binary */
 """
@@ -38,8 +38,8 @@ _PLAIN = re.compile(
     r"(?:[A-Za-z0-9_ \n(),.=<>!+%&|^~@:?]++|[-*/](?![-*/!])"
     r"|'(?:[^'\\\r\0]|'')*+'|`(?:[^`\\\r\0]|``)*+`)++"
 )
-# What both MySQL's program and its server read alike, in a character set in which no byte of a longer character is
-# one of ASCII: words, comments to their end, names and strings. The program takes a backslash in a name for an escape.
+# What both MySQL's program and its server read alike, in a character set in which no byte of a longer
+# character is one of ASCII: words, comments, names and strings. In names the program lets backslashes escape.
 _WORDS = r"[A-Za-z0-9_ \t\n(),;.=<>!+%&|^~@:?$\[\]{}]++|[^\x00-\x7f]++|-(?!-)|\*(?!/)|/(?!\*)"
 _COMMENTS = (
     r"(?:-- |\#)[^\n\r\0\x1a]*+\n|/\*(?![!+M])(?:[^*\r\0\x1a]|\*(?!/))*+\*/|/\*\+[A-Za-z0-9_ (),.=@]*+\*/"
@@ -58,7 +58,9 @@ def opening(about: Iterable[str], database: dict[str, Any], dialect: Dialect) ->
     comment = f" COMMENT {literal(database['comment'])}" if database["comment"] else ""
     kind = f"CHARACTER SET {literal(database['characterSet'])} COLLATE {literal(database['collation'])}"
     lines = "".join(f"-- {line}\n" for line in about)
-    properties = definition(Definition("DATABASE", database["name"], f"ALTER DATABASE {kind}{comment}"), dialect)
+    properties = definition(
+        Definition("DATABASE", database["name"], f"ALTER DATABASE {kind}{comment}"), dialect
+    )
     return encoded(f"{_HEAD}{lines}{_SETTINGS}") + properties
 
 
@@ -109,11 +111,14 @@ def _between_delimiters(item: Definition, sql: str) -> bytes:
     escapes = "NO_BACKSLASH_ESCAPES" not in item.settings.get("sql_mode", "")
     alike = (_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE).fullmatch(f"{sql}\n")
     if not alike or item.settings.get("character_set_client", "utf8mb4") not in _CHARACTER_SETS:
-        message = f"{item.kind} {item.name} has what the program mysql may change or take for a command of its own"
+        message = (
+            f"{item.kind} {item.name} has what the program mysql may change or take for a command of its own"
+        )
         advice = "such as a carriage return, or a backslash outside of a string; use `tenant-backup restore`"
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
     end = next(end for end in (f"//{number}//" for number in itertools.count()) if end not in sql)
-    return encoded(f"{item.session};\nDELIMITER {end}\n{sql}\n{end}\nDELIMITER ;\n")
+    # In small letters: after `\C binary` the program knows no others.
+    return encoded(f"{item.session};\ndelimiter {end}\n{sql}\n{end}\ndelimiter ;\n")
 
 
 def _views_in_order(waiting: dict[str, Definition]) -> Iterator[Definition]:

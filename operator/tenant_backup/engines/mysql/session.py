@@ -52,7 +52,11 @@ def for_reading(dialect: Dialect) -> list[str]:
 
 def for_loading(dialect: Dialect) -> list[str]:
     """Return the statements that make a session fit for loading."""
-    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always, **_LOADING, **dialect.loading}), _TRANSACTIONS]
+    return [
+        "SET NAMES binary",
+        _set({**_ALWAYS, **dialect.always, **_LOADING, **dialect.loading}),
+        _TRANSACTIONS,
+    ]
 
 
 def for_guarding(dialect: Dialect) -> list[str]:

@@ -1,0 +1,146 @@
+"""Strategy Replace on a real MySQL, there and back: all new or all old, complete, and nobody stays locked out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tenant_backup.contract.reasons import Reason
+from tenant_backup.engines.mysql import exchange, names
+from tenant_backup.stages import swap as swap_stage
+from tests.engines.mysql import MySQL
+from tests.engines.peer import write_secrets
+from tests.stages.database.jobs import dumped, loaded, restore, swap
+from tests.stages.mariadb.test_replace import (
+    act,
+    changes_once,
+    content,
+    end_of_killed,
+    grants,
+    nobody_is_locked_out,
+    side_of,
+    statuses,
+    version,
+)
+
+Make = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("pod")
+TORTURE = (Path(__file__).parents[2] / "engines" / "torture_mysql.sql").read_text()
+
+# Little of everything: every statement more is a place more where it is killed.
+SMALL = """CREATE TABLE parent (id bigint PRIMARY KEY, version varchar(9) CHECK (version <> ''), KEY ((id + 1)));
+CREATE TABLE child (id int PRIMARY KEY, parent bigint, CONSTRAINT belongs FOREIGN KEY (parent) REFERENCES parent (id));
+INSERT INTO parent VALUES (1, '{version}'); INSERT INTO child VALUES (1, 1);
+CREATE TRIGGER `stamp` BEFORE INSERT ON `parent` FOR EACH ROW SET NEW.version = '{version}';
+CREATE FUNCTION which() RETURNS varchar(9) DETERMINISTIC RETURN '{version}';
+CREATE EVENT tick ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO SELECT '{version}';
+CREATE TABLE {table} (a int); CREATE VIEW {view} AS SELECT version, which() AS f FROM parent;
+"""
+VERSIONS = {
+    "old": SMALL.format(version="old", table="x", view="y"),
+    "new": SMALL.format(version="new", table="y", view="x"),
+}
+OTHER = {"old": "new", "new": "old"}
+
+
+def test_the_replaced_database_is_the_backup_and_undo_brings_everything_back(
+    maria: MySQL, new_database: Make
+) -> None:
+    """One of everything: dumps and checksums of both databases, before, after and after the undo."""
+    name = new_database(TORTURE)
+    backed_up, kept = (content(maria, name), maria.checksums(name)), dumped(maria, name)
+    maria.script(
+        name,
+        """DROP VIEW calls; DROP TRIGGER `after`; DELETE FROM pairs; DROP TABLE old, squeezed; INSERT INTO pairs VALUES (1, 'k', 1);
+        CREATE VIEW old AS SELECT 1 AS a; CREATE TABLE calls (a int PRIMARY KEY); CREATE TABLE later (a int);
+        CREATE TRIGGER `later` BEFORE INSERT ON `later` FOR EACH ROW SET NEW.a = 1; DROP PROCEDURE note; CREATE FUNCTION more() RETURNS int NO SQL RETURN 1;
+        CREATE EVENT tick ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO SELECT 1""",
+    )
+    rights, was_live = grants(maria), (content(maria, name), maria.checksums(name))
+    facts = loaded(kept, restore(maria, name, name))
+    previous = names.previous_database(name, "uid-r")
+    assert (facts["previousDatabase"], facts["skipped"]) == (previous, [])
+    assert (content(maria, name), maria.checksums(name)) == backed_up
+    assert (content(maria, previous), maria.checksums(previous)) == was_live
+    assert statuses(maria, previous) == [("nightly", "DISABLED"), ("tick", "REPLICA_SIDE_DISABLED")]
+    assert (
+        loaded(kept, restore(maria, name, name))["previousDatabase"] == previous
+    )  # answers, and builds nothing
+    for _ in range(2):  # a second one, after a lost pod, does not switch forth again
+        assert swap_stage.run(swap(maria, name, "Undo"))["previousDatabase"] == previous
+        assert (content(maria, name), maria.checksums(name)) == was_live
+        assert (content(maria, previous), maria.checksums(previous)) == backed_up
+    assert swap_stage.run(swap(maria, name, "DropPrevious"))["previousDatabase"] is None
+    assert (maria.databases(name), content(maria, name), grants(maria)) == ([name], was_live[0], rights)
+    nobody_is_locked_out(maria)
+
+
+@pytest.fixture
+def small(maria: MySQL, new_database: Make) -> dict[str, list[str]]:
+    """Both small versions as they have to look, wherever they are."""
+    return {word: content(maria, new_database(script)) for word, script in VERSIONS.items()}
+
+
+def test_a_replace_killed_before_a_statement_ends_all_new_or_all_old(
+    maria: MySQL, new_database: Make, small: dict[str, list[str]]
+) -> None:
+    """SIGKILL, then another in the middle of the recovery; at last everything is as before or as it should be."""
+    name, changed = new_database(VERSIONS["old"]), []
+    previous, side = names.previous_database(name, "uid-r"), names.side_database(name, "uid-r")
+    for step in itertools.count(1, 3):
+        before = version(maria, name)
+        act(maria, lambda admin: admin.drop(side))  # as a re-run does that finds no journal
+        side_of(maria, name, VERSIONS[OTHER[before]])
+        was_killed = end_of_killed(maria, step, lambda admin: exchange.replace(admin, name, {}), name)
+        now = version(maria, name)
+        changed.append(now != before)
+        assert content(maria, name) == small[now]
+        if changed[-1]:
+            assert content(maria, previous) == small[before]
+            act(maria, lambda admin: admin.drop(previous))
+        if not was_killed:
+            break
+    assert changes_once(changed)
+
+
+def test_the_administrator_needs_the_rights_that_the_message_prints_and_no_others(
+    maria: MySQL, new_database: Make, pod: Path
+) -> None:
+    """Whoever has none is told what to run, once, and then everything works, for the next restore too."""
+    name = new_database(VERSIONS["old"])
+    kept = dumped(maria, name)
+    maria.sql("CREATE USER helper@'%' IDENTIFIED BY 'pass word'")
+    write_secrets(pod / "secrets", admin=("helper", "pass word"))
+    try:
+        for target, rights in ((f"{name}_copy", ["CREATE USER"]), (name, [*maria.dialect.exchanges])):
+            with pytest.raises(Exception, match="adminCredentialsSecretRef lacks rights") as caught:
+                loaded(kept, restore(maria, name, target))
+            assert caught.value.reason is Reason.PERMISSION_DENIED
+            statements = caught.value.message.partition("run: ")[2].split("; ")
+            for right in rights:
+                assert re.search(rf"\b{right}\b", statements[0])
+            for statement in statements:
+                maria.sql(statement)
+            loaded(kept, restore(maria, name, target))
+        swap_stage.run(swap(maria, name, "Undo"))
+        swap_stage.run(swap(maria, name, "DropPrevious"))
+        loaded(kept, restore(maria, name, name, uid="next"))
+    finally:
+        maria.sql("DROP USER helper@'%'")
+    nobody_is_locked_out(maria)
+
+
+def test_a_foreign_key_of_another_database_is_told(maria: MySQL, new_database: Make) -> None:
+    """It would go with the previous database, and keep it from being dropped."""
+    name, other = new_database(VERSIONS["old"]), new_database()
+    kept = dumped(maria, name)
+    maria.sql(f"CREATE TABLE far (a bigint, FOREIGN KEY (a) REFERENCES {name}.parent (id))", other)
+    with pytest.raises(Exception, match=f"{other}.far") as caught:
+        loaded(kept, restore(maria, name, name))
+    maria.sql("DROP TABLE far", other)
+    assert caught.value.reason is Reason.UNSUPPORTED_CONTENT
+    assert maria.databases(name) == [name]
