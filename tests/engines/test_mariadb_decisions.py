@@ -415,6 +415,29 @@ def test_rows_are_read_as_they_lie(table: Table, query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("`a` int,\n  PRIMARY KEY (`a`)", [A]),
+        ("`a` int,\n  PRIMARY KEY (`b` DESC,`a`)", [KeyPart("b", descending=True, whole=True), A]),
+        (
+            "`a` text,\n  PRIMARY KEY (`a`(5)),\n  KEY `b` (`b`)",
+            [KeyPart("a", descending=False, whole=False)],
+        ),
+        ("`a` int,\n  UNIQUE KEY `b` (`b`)", []),
+        ("`PRIMARY KEY (``x``)` int COMMENT 'PRIMARY KEY (`y`)',\n  PRIMARY KEY (`a`)", [A]),
+        (
+            "`a` int DEFAULT 'it''s \\\\',\n  PRIMARY KEY (`a``,(`)",
+            [KeyPart("a`,(", descending=False, whole=True)],
+        ),
+        ("`a` int,\n  PRIMARY KEY (`a`,`p` WITHOUT OVERLAPS)", None),
+    ],
+)
+def test_a_primary_key_is_read_from_what_creates_the_table(lines: str, key: list[KeyPart] | None) -> None:
+    """Whatever names and comments say; what an application's period stands for only the server knows."""
+    assert definitions.primary_key(Definition("TABLE", "t", f"CREATE TABLE `t` (\n  {lines}\n)")) == key
+
+
+@pytest.mark.parametrize(
     ("table", "key"),
     [
         (described((A, KeyPart("b", descending=False, whole=True))), "a"),

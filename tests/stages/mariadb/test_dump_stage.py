@@ -12,7 +12,7 @@ from MySQLdb import Error as MySQLError
 
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Failure, Reason
-from tenant_backup.engines.mysql import endpoint, inventory, snapshot
+from tenant_backup.engines.mysql import endpoint, snapshot
 from tenant_backup.engines.mysql.endpoint import Connection
 from tenant_backup.stages import dump, preflight
 from tests.engines.mariadb import MariaDB
@@ -284,11 +284,11 @@ def test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(
     take_locks = snapshot.lock
     calls: list[int] = []
 
-    def change_first(connection: Connection, database: str, listed: list[inventory.Listed]) -> None:
+    def change_first(connection: Connection, database: str, *tables: Any) -> None:
         if not calls:
             maria.sql(change, name)
-        calls.append(len(listed))
-        take_locks(connection, database, listed)
+        calls.append(len(tables[0]))
+        take_locks(connection, database, *tables)
 
     monkeypatch.setattr(snapshot, "lock", change_first)
     found = dumped(maria, name).catalogue["tables"]

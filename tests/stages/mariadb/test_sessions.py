@@ -6,11 +6,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from MySQLdb import Error
 
-from tenant_backup.engines.mysql import dumping, inventory, ranges, session, snapshot
+from tenant_backup.engines.mysql import dumping, ranges, session, snapshot
 from tenant_backup.engines.mysql.endpoint import Connection
 from tenant_backup.engines.mysql.snapshot import Snapshot
 from tests.engines.mariadb import MariaDB
@@ -181,6 +182,14 @@ def test_a_lock_that_is_lost_before_all_have_begun_counts_for_nothing(
     assert (sessions, kept.catalogue["tables"][0]["rows"]) == ([1], 11)
 
 
+def test_very_many_tables_are_read_by_one(
+    maria: MariaDB, new_database: Make, monkeypatch: pytest.MonkeyPatch, sessions: list[int]
+) -> None:
+    """To lock them all would take as long as to read them."""
+    monkeypatch.setattr(dumping, "_MOST_LOCKED", 1)
+    one_reader(maria, new_database(f"{SMALL}; CREATE TABLE u (a int)"), sessions)
+
+
 def test_writers_wait_no_longer_than_a_moment(
     maria: MariaDB, new_database: Make, monkeypatch: pytest.MonkeyPatch, sessions: list[int]
 ) -> None:
@@ -188,9 +197,9 @@ def test_writers_wait_no_longer_than_a_moment(
     name = new_database(SMALL)
     lock = snapshot.lock
 
-    def write_first(connection: Connection, database: str, tables: list[inventory.Listed]) -> None:
+    def write_first(connection: Connection, database: str, *tables: Any) -> None:
         maria.sql("DELETE FROM t WHERE id = 1", name)
-        lock(connection, database, tables)
+        lock(connection, database, *tables)
 
     monkeypatch.setattr(snapshot, "lock", write_first)
     kept = dumped(maria, name)

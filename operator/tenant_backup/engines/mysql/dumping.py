@@ -7,7 +7,7 @@ import functools
 import os
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from MySQLdb import Error
@@ -20,12 +20,14 @@ from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
 from . import catalogue, definitions, endpoint, failures, grants, inventory, ranges, rows, session, snapshot
+from .definitions import Definition
 from .endpoint import Connection, Endpoint, Login
-from .inventory import Size, Table
+from .inventory import KeyPart, Listed, Size, Table
 from .ranges import Range
 from .snapshot import Company
 
 _WORTH_LOCKING = 64 << 20  # bytes; for less nobody has to wait for a lock on all tables
+_MOST_LOCKED = 500  # tables; with more of them it takes so long that others would have to wait
 
 Started = Callable[[Callable[[], None]], None]
 
@@ -42,6 +44,27 @@ def chosen(tables: list[Table], policy: Policy) -> list[Choice[Table]]:
     choices = selection.choose(tables, policy)
     catalogue.refuse_history(choices, policy)
     return choices
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is asked of each table while the server has it open: to open it again is what costs."""
+
+    connection: Connection
+    database: str
+    definitions: dict[str, Definition] = field(default_factory=dict)
+    keys: dict[str, list[KeyPart]] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+
+    def visit(self, listed: Listed) -> None:
+        """See snapshot.take."""
+        name = listed.name
+        found = self.definitions[name] = definitions.read_table(self.connection, self.database, name)
+        self.sizes |= inventory.sizes(self.connection, self.database, name)
+        key = definitions.primary_key(found)
+        if key is None:
+            key = inventory.primary_keys(self.connection, self.database, name)[name]
+        self.keys[name] = key
 
 
 @dataclass(frozen=True)
@@ -117,12 +140,14 @@ def reading(job: Backup) -> Iterator[Reading]:
     try:
         with server.connect(name, session.for_reading) as leader, contextlib.ExitStack() as stack:
             refuse_blind(leader, name)
-            sizes = inventory.sizes(leader, name)
-            held = snapshot.take(leader, name, _company(server, job.database, sizes, stack))
-            choices = chosen(inventory.tables(leader, name, held.listed), policy)
+            seen = Seen(leader, name)
+            held = snapshot.take(leader, name, _company(server, job.database, leader, stack), seen.visit)
+            choices = chosen(inventory.tables(leader, name, held.listed, seen.keys), policy)
             described = catalogue.describe(leader, name, choices, policy, held)
-            found = definitions.read(leader, name, held.listed)
-            parts = _parts(leader, choices, sizes)
+            found = definitions.read_sequences(leader, name, held.listed)
+            found += [seen.definitions[choice.table.name] for choice in choices]
+            found += definitions.read_code(leader, name)
+            parts = _parts(leader, choices, seen.sizes)
             free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
             for connection in held.sessions:
                 free.put(connection)
@@ -134,13 +159,12 @@ def reading(job: Backup) -> Iterator[Reading]:
 
 
 def _company(
-    server: Endpoint, database: Database, sizes: dict[str, Size], stack: contextlib.ExitStack
+    server: Endpoint, database: Database, leader: Connection, stack: contextlib.ExitStack
 ) -> Company:
     """Open the sessions that read beside the leader, where there is enough to read for several."""
     readers: list[Connection] = []
     eager = replace(server, patience=0)
-    total = sum(size.bytes for size in sizes.values())
-    if total >= _WORTH_LOCKING:
+    if _is_worth_locking(leader, database.name):
         # The guard is one, too.
         count = min(database.connections - 2, (os.cpu_count() or 1) - 1)
         with contextlib.suppress(Failure):  # the account may have no more connections
@@ -148,6 +172,12 @@ def _company(
                 reader = eager.connect(database.name, session.for_reading)
                 readers.append(stack.enter_context(reader))
     return Company(readers, lambda: eager.connect(database.name, session.for_guarding))
+
+
+def _is_worth_locking(connection: Connection, database: str) -> bool:
+    if inventory.count(connection, database) > _MOST_LOCKED:
+        return False
+    return sum(size.bytes for size in inventory.sizes(connection, database).values()) >= _WORTH_LOCKING
 
 
 def _parts(leader: Connection, choices: list[Choice[Table]], sizes: dict[str, Size]) -> list[Range]:

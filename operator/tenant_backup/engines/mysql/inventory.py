@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,10 @@ _TABLES = """
 SELECT table_name, table_type, engine FROM information_schema.TABLES
 WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY')
 """
+_COUNT = "SELECT count(*) FROM information_schema.TABLES WHERE table_schema = {database}"
 _SIZES = """
 SELECT table_name, coalesce(table_rows, 0), coalesce(data_length, 0) FROM information_schema.TABLES
-WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY', 'SEQUENCE')
+WHERE table_schema = {database}{table} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY', 'SEQUENCE')
 """
 _COLUMNS = """
 SELECT table_name, column_name, data_type, character_octet_length, is_nullable,
@@ -90,7 +92,7 @@ FROM information_schema.COLUMNS WHERE table_schema = {database} ORDER BY table_n
 """
 _KEYS = """
 SELECT table_name, column_name, collation, sub_part FROM information_schema.STATISTICS
-WHERE table_schema = {database} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
+WHERE table_schema = {database}{table} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
 """
 _HAS_LIBRARIES = """
 SELECT 1 FROM information_schema.TABLES
@@ -261,12 +263,11 @@ def listed(connection: Connection, database: str) -> list[Listed]:
     return sorted(Listed(str(name), str(kind), str(engine)) for name, kind, engine in found)
 
 
-def tables(connection: Connection, database: str, among: list[Listed]) -> list[Table]:
-    """Describe the tables of a listing."""
+def tables(
+    connection: Connection, database: str, among: list[Listed], keys: Mapping[str, list[KeyPart]]
+) -> list[Table]:
+    """Describe the tables of a listing, whose primary keys are known."""
     found = _columns(connection, database)
-    keys: dict[str, list[KeyPart]] = defaultdict(list)
-    for table, column, collation, length in connection.rows(_in(_KEYS, database)):
-        keys[str(table)].append(KeyPart(str(column), collation == "D", length is None))
     return [
         Table(
             oid=place,
@@ -276,16 +277,29 @@ def tables(connection: Connection, database: str, among: list[Listed]) -> list[T
             engine=item.engine,
             details=tuple(column for column, made in found[item.name] if not made),
             generated=tuple(column.name for column, made in found[item.name] if made),
-            key=tuple(keys[item.name]),
+            key=tuple(keys.get(item.name, ())),
             history=_history(found[item.name]) if item.kind == _VERSIONED else (),
         )
         for place, item in enumerate(item for item in among if item.holds_rows)
     ]
 
 
-def sizes(connection: Connection, database: str) -> dict[str, Size]:
-    """Return how much each table has."""
-    found = connection.rows(_in(_SIZES, database))
+def count(connection: Connection, database: str) -> int:
+    """Return how many tables and views there are. The server opens none of them."""
+    return int(connection.scalar(_in(_COUNT, database)) or 0)
+
+
+def primary_keys(connection: Connection, database: str, table: str = "") -> dict[str, list[KeyPart]]:
+    """Read the primary keys of all tables, or of one. To do so the server opens each."""
+    keys: dict[str, list[KeyPart]] = defaultdict(list)
+    for name, column, collation, length in connection.rows(_of(_KEYS, database, table)):
+        keys[str(name)].append(KeyPart(str(column), collation == "D", length is None))
+    return keys
+
+
+def sizes(connection: Connection, database: str, table: str = "") -> dict[str, Size]:
+    """Return how much each table has, or one. To do so the server opens each."""
+    found = connection.rows(_of(_SIZES, database, table))
     return {str(name): Size(int(rows or 0), int(size or 0)) for name, rows, size in found}
 
 
@@ -449,3 +463,8 @@ def _sequence(connection: Connection, database: str, name: str) -> dict[str, Any
 
 def _in(query: str, database: str) -> str:
     return query.format(database=literal(database))
+
+
+def _of(query: str, database: str, table: str) -> str:
+    one = f" AND table_name = {literal(table)}" if table else ""
+    return query.format(database=literal(database), table=one)

@@ -56,8 +56,11 @@ def cut(table: Table, size: Size, ends: tuple[int, int], count: Count) -> list[R
 
 
 def largest_first(ranges: list[Range]) -> list[Range]:
-    """Order ranges so that no long one is left for the end."""
-    return sorted(ranges, key=lambda part: -part.bytes)
+    """Order ranges so that no long one is left for the end.
+
+    Of equal ones those of the last tables come first: the server still has them open.
+    """
+    return sorted(ranges, key=lambda part: (part.bytes, part.table.oid), reverse=True)
 
 
 def boundaries(lowest: int, highest: int, most: int, count: Count) -> list[int]:

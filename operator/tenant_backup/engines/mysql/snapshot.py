@@ -51,29 +51,39 @@ class Snapshot:
     sessions: list[Connection]
 
 
-def take(leader: Connection, database: str, company: Company) -> Snapshot:
+def take(leader: Connection, database: str, company: Company, visit: Callable[[Listed], None]) -> Snapshot:
     """Take the snapshot; it and the locks last as long as the transactions.
 
+    `visit` is called with each table when the leader has just locked it, so that the server has it open.
     Raises Failure(DUMP_FAILED, retriable) when a lock does not come or the tables keep changing, and
     UNSUPPORTED_CONTENT for tables whose rows are not in them.
     """
     for _ in range(_TRIES):
         listed = inventory.listed(leader, database)
         inventory.refuse_elsewhere(database, listed)
-        taken = _attempt(leader, database, listed, company)
+        taken = _attempt(leader, database, listed, company, visit)
         if taken is not None:
             return taken
     message = "tables were created, dropped or changed at every try to lock them; back up after the migration"
     raise Failure(Reason.DUMP_FAILED, message, retriable=True)
 
 
-def _attempt(leader: Connection, database: str, listed: list[Listed], company: Company) -> Snapshot | None:
+def _attempt(
+    leader: Connection,
+    database: str,
+    listed: list[Listed],
+    company: Company,
+    visit: Callable[[Listed], None],
+) -> Snapshot | None:
     tables = [item for item in listed if item.holds_rows]
     sessions = [leader, *_begun_together(leader, database, tables, company)]
     at = _now(leader)
     try:
         with ThreadPoolExecutor(len(sessions)) as pool:
-            list(pool.map(lambda session: lock(session, database, tables), sessions))
+            others = [pool.submit(lock, session, database, tables) for session in sessions[1:]]
+            lock(leader, database, tables, visit)
+            for other in others:
+                other.result()
         if inventory.listed(leader, database) == listed:
             return Snapshot(at, listed, sessions)
     except Error as error:
@@ -122,10 +132,16 @@ def _kept_still(leader: Connection, guard: Connection, tables: list[str]) -> Ite
     guard.run("UNLOCK TABLES")
 
 
-def lock(connection: Connection, database: str, tables: list[Listed]) -> None:
+def lock(
+    connection: Connection,
+    database: str,
+    tables: list[Listed],
+    visit: Callable[[Listed], None] = lambda _: None,
+) -> None:
     """Lock the definitions of tables for the running transaction, and see if it may read them."""
     for table in tables:
         connection.rows(f"SELECT 1 FROM {quoted(database, table.name)}{table.all_rows} LIMIT 1")  # noqa: S608
+        visit(table)
 
 
 def _now(connection: Connection) -> datetime:
