@@ -67,6 +67,10 @@ _ROWS = (
         1.5,
     ),
     _Row("pg_restore_vs_pg_restore_j2", "restore against `pg_restore -j2`", "≥ 1.0 ×", operator.ge, 1),
+    _Row(
+        "pg_restore_vs_restore_and_analyze",
+        "restore against `pg_restore -j2 && vacuumdb --analyze-only -j2`, what ours does, too",
+    ),
     _Row("pg_full_seconds", "full backup"),
     _Row("pg_full_bytes_per_second", "read from the database each second"),
     _Row("pg_restore_seconds", "restore"),

@@ -137,13 +137,25 @@ def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents
     assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
 
 
-def test_a_tenant_without_a_database_is_ready_without_a_look() -> None:
-    """Its first backup says whether its files can be read; it shares no budget with others of no server."""
-    plan = tenants.decide(tenant_seen(ALONE), NOW)
-    assert plan.status
-    ready = condition(plan.status, "Ready")
-    assert (ready["status"], "database" in plan.status) == ("True", False)
-    assert not [action for action in plan.actions if isinstance(action, Run)]
+@pytest.mark.parametrize(("found", "database"), [(BOTH, "app"), (ALONE, "")])
+def test_a_look_at_a_tenant_walks_its_volumes(found: Any, database: str) -> None:
+    """As who would read them, on the node where they are in use; what was found is in the status."""
+    run = run_of(tenants.decide(tenant_seen(found, node="n1"), NOW))
+    assert isinstance(run.job, contract.Preflight)
+    assert (run.job.database.name, run.job.files, run.node) == (database, [TOLD], "n1")
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+    walked = {"files": 7, "bytes": 42 << 20, "complete": True}
+    ended = job("preflight", generation=1, outcome=succeeded({"volumes": {"uploads": walked}}))
+    status = tenants.decide(tenant_seen(found, jobs=(ended,)), NOW).status
+    assert status
+    ready = condition(status, "Ready")
+    assert (ready["status"], "its files can be read" in ready["message"]) == ("True", True)
+    assert (status["files"], "database" in status) == ([{"name": "uploads", **walked}], False)
+    assert status["estimate"] == {"duration": "6s", "basis": "Size"}
+
+
+def test_tenants_without_a_database_share_no_budget() -> None:
+    """They are on no server."""
     spec = {"files": [UPLOADS]}
     one, other = (of_tenant(document("Tenant", name, spec)) for name in ("acme", "globex"))
     assert one.server != other.server
@@ -155,7 +167,12 @@ def test_what_upload_counted_of_files_is_in_the_status() -> None:
     assert quiet.status
     assert quiet.status["contents"] == {"tables": 3, "rows": 12, "files": 7}
     assert quiet.status["health"] == "Healthy"
-    facts = {**FACTS, "files": {"count": 7, "changed": 2, "skipped": 1}}
+    moments = {
+        "database": "2024-01-15T14:30:21Z",
+        "filesFrom": "2024-01-15T14:30:22Z",
+        "filesTo": "2024-01-15T14:30:23Z",
+    }
+    facts = {**FACTS, "files": {"count": 7, "changed": 2, "skipped": 1}, "dataAt": moments}
     moved = backups.decide(backup_seen(jobs=(job(outcome=succeeded(facts)),)), at(4))
     assert moved.status
     assert moved.status["contents"] == {
@@ -165,6 +182,7 @@ def test_what_upload_counted_of_files_is_in_the_status() -> None:
         "changedFiles": 2,
         "skippedFiles": 1,
     }
+    assert moved.status["dataAt"] == moments
     assert moved.status["health"] == "Degraded"
     assert "2 files changed while they were read" in condition(moved.status, "Succeeded")["message"]
     known = document("TenantBackup", "acme-1", {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}})
@@ -207,10 +225,12 @@ def test_an_import_says_what_the_backup_is_of() -> None:
         "files": 7,
         "changedFiles": 1,
         "skippedFiles": 0,
+        "dataAt": {"filesFrom": "2024-01-10T02:00:05Z", "filesTo": "2024-01-10T02:01:20Z"},
     }
     made = import_of(store(), "acme", found, NOW)
     assert made.spec["contents"] == "Files"
     assert made.status["contents"] == {"tables": 0, "rows": 0, "files": 7, "changedFiles": 1}
+    assert made.status["dataAt"] == found["dataAt"]
 
 
 def filling(**changes: Any) -> dict[str, Any]:
@@ -315,6 +335,58 @@ def test_a_replace_is_of_what_its_target_names(
         files,
         "pg-admin" if database else "",
     )
+
+
+def merging(*patterns: str, confirmed: bool = True) -> dict[str, Any]:
+    """The spec of a Merge, with somebody's word or without."""
+    word = (
+        {"approval": {"confirm": {"files": ["uploads"], "expires": at(60).isoformat()}}} if confirmed else {}
+    )
+    return {"strategy": "Merge", "select": {"files": list(patterns)}, **filling(), **word}
+
+
+def test_a_merge_waits_for_a_word_and_tells_each_volume_its_patterns() -> None:
+    """Files that have the same name are replaced, so somebody has to mean it; no Secret of a database is mounted."""
+    plan = restores.decide(
+        restore_seen(tenant=BOTH, restore=restore(merging("uploads:a", confirmed=False))), NOW
+    )
+    assert plan.status
+    assert reason_of(plan, "Stalled") == Reason.APPROVAL_PENDING
+    message = condition(plan.status, "Stalled")["message"]
+    assert "put what select.files means among the files of uploads (claim acme-uploads)" in message
+    run = run_of(
+        restores.decide(restore_seen(tenant=BOTH, restore=restore(merging("uploads:a", "uploads:b:c"))), NOW)
+    )
+    assert isinstance(run.job, contract.Restore)
+    assert (run.job.strategy, run.job.database, run.secrets.admin) == ("Merge", contract.NO_DATABASE, "")
+    assert [volume.select for volume in run.job.files] == [["a", "b:c"]]
+    done = job("restore", outcome=succeeded({"placed": {"uploads": {"files": 1, "bytes": 5, "skipped": []}}}))
+    ended = restores.decide(
+        restore_seen(tenant=BOTH, restore=restore(merging("uploads:a")), jobs=(done,)), NOW
+    )
+    assert ended.status
+    assert ended.status["previousFiles"] == ["uploads"]
+    assert "those of its files that were selected" in condition(ended.status, "Succeeded")["message"]
+
+
+@pytest.mark.parametrize("patterns", [("exports:a",), ("uploads:a", "exports:a")])
+def test_a_selection_and_its_target_name_the_same_volumes(patterns: tuple[str, ...]) -> None:
+    """A pattern without its volume would mean nothing, a volume without a pattern get nothing."""
+    for spec in (merging(*patterns), filling() | {"select": {"files": list(patterns)}}):
+        assert (
+            reason_of(restores.decide(restore_seen(tenant=BOTH, restore=restore(spec)), NOW), "Failed")
+            == Reason.INVALID_SPEC
+        )
+
+
+def test_only_a_privileged_volume_has_more_rights_than_its_user() -> None:
+    """Said by the Tenant, for backups and restores alike."""
+    found = tenant(more={"files": [UPLOADS | {"privileged": True}]})
+    run = run_of(backups.decide(backup_seen(tenant=found), NOW))
+    again = run_of(restores.decide(restore_seen(tenant=found, restore=restore(filling())), NOW))
+    for one in (run, again):
+        assert isinstance(one.job, contract.Backup | contract.Restore)
+        assert [volume.privileged for volume in one.job.files] == [True]
 
 
 def test_a_replace_of_another_database_does_not_start() -> None:

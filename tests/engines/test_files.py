@@ -19,7 +19,7 @@ import pytest
 
 from tenant_backup.contract.job import Paths
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.files import names, reading, tar
+from tenant_backup.engines.files import looking, names, reading, tar
 from tenant_backup.engines.files.reading import Session
 from tests.dying import is_killed_before
 from tests.engines.owners import NOBODY, as_nobody
@@ -47,8 +47,8 @@ def test_every_tree_comes_back_as_it_was(site: Path, seed: int) -> None:
     placed = place(volume("copy"), "uid", tape, document)
     assert described(site / "copy") == described(site / "live")
     assert (placed["files"], placed["skipped"]) == (document["files"], [])
-    (left,) = (site / "copy" / ".tenant-backup").rglob("*")
-    assert (left.suffix, left.is_dir()) == (".done", False)
+    left = [(path.suffix, path.is_dir()) for path in (site / "copy" / ".tenant-backup").rglob("*")]
+    assert sorted(left) == [(".done", False), (".facts", False)]
     assert read(volume("live"))[0] == tape
     assert read(volume("copy"))[0] == tape
 
@@ -278,6 +278,26 @@ def test_unreadable_files_are_a_failure_that_names_them(site: Path) -> None:
     (site / "live").chmod(0o700) if os.geteuid() == 0 else (site / "live").chmod(0)
     with pytest.raises(Failure, match=r"cannot read \."):
         as_nobody(lambda: read(volume("live")) and None)
+
+
+def test_a_look_says_what_a_backup_would(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without reading a file: how much there is, or the same refusal; it does not take for ever."""
+    (site / "live" / "cache").mkdir()
+    for path in ("letter", "cache/x", "cache/y"):
+        (site / "live" / path).write_bytes(b"x" * 10000)
+    (site / "live" / "link").symlink_to("letter")
+    found = as_nobody(lambda: looking.look(volume("live", exclude=["cache/x"])))
+    assert (found["files"], found["complete"], 20000 <= found["bytes"] < 40000) == (3, True, True)
+    monkeypatch.setattr(looking, "_PATIENCE", 0.0)
+    assert looking.look(volume("live"))["complete"] is False
+    monkeypatch.undo()
+    (site / "live" / "letter").chmod(0)
+    (site / "live" / "shut").mkdir(mode=0)
+    with pytest.raises(Failure) as caught:
+        as_nobody(lambda: looking.look(volume("live")))
+    with pytest.raises(Failure) as said:
+        as_nobody(lambda: read(volume("live")) and None)
+    assert (caught.value.reason, "letter, shut" in caught.value.message) == (said.value.reason, True)
 
 
 def test_without_rights_files_come_back_as_ones_own(site: Path) -> None:

@@ -70,6 +70,8 @@ def test_what_was_placed_is_told_by_volume() -> None:
     assert how_it_ended(both, "restore").facts == loaded | {"placed": {"uploads": placed}}
     alone = pod("Succeeded", ended("open", 0, OK), ended("place-uploads", 0, answer))
     assert how_it_ended(alone, "restore").facts == {"placed": {"uploads": placed}}
+    walked = pod("Succeeded", ended("survey-uploads", 0, answer))
+    assert how_it_ended(walked, "preflight").facts == {"volumes": {"uploads": placed}}
 
 
 def test_a_pod_whose_containers_have_all_ended_is_over_whatever_its_phase_says() -> None:
@@ -222,6 +224,21 @@ def test_a_job_whose_pods_are_refused_says_why() -> None:
     found = look(warnings=[{"reason": "FailedCreate", "message": "exceeded quota"}]).trouble
     assert found
     assert "exceeded quota" in found.message
+
+
+def test_a_namespace_that_refuses_a_privileged_volume_is_told_how_to_allow_it() -> None:
+    """The first words say what to do; the server's follow."""
+    line = (
+        'pods "b1-restore-0" is forbidden: violates PodSecurity "restricted:latest": unrestricted capabilities'
+        ' (container "place-uploads" must not include "CHOWN" in securityContext.capabilities.add),'
+        ' runAsNonRoot != true (container "place-uploads" must not set securityContext.runAsNonRoot=false)'
+    )
+    event = {"reason": "FailedCreate", "message": line, "metadata": {"namespace": "acme"}}
+    found = look(warnings=[event]).trouble
+    assert found
+    assert "privileged: true in spec.files of the Tenant needs a namespace that allows it" in found.message
+    assert "kubectl label --overwrite ns acme pod-security.kubernetes.io/enforce=baseline" in found.message
+    assert found.message.endswith(line)
 
 
 def test_a_pod_that_is_being_deleted_for_long_has_lost_its_node() -> None:

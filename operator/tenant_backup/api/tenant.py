@@ -109,6 +109,11 @@ class Files(Struct):
     """
     security_context: FilesSecurityContext
     """Who can read the files."""
+    privileged: bool = False
+    """True: the containers of this volume run as root instead, with the rights to read all files and to give
+    them back to the users and groups they belonged to. The namespace has to allow that: Pod Security level
+    baseline.
+    """
 
 
 class Module(Struct):
@@ -272,6 +277,37 @@ class DatabaseFacts(Struct):
     """Number of tables."""
 
 
+class Counted(Struct):
+    """A list that may be long."""
+
+    count: Count
+    """How many there are."""
+    names: tuple[Annotated[str, Field(max_length=512)], ...] = Field(default=(), max_length=400)
+    """The first of them, as many as fit."""
+
+
+class VolumeFacts(Struct):
+    """What the last look at a volume found."""
+
+    name: VolumeName
+    """Its name in spec.files."""
+    files: Count | None = None
+    """Number of files and links."""
+    bytes: Bytes | None = None
+    """What they take, in bytes."""
+    complete: bool | None = None
+    """False: it is so large that not all of it was looked at."""
+
+
+class Estimate(Struct):
+    """How long a backup of everything takes."""
+
+    duration: str = Field(max_length=16)
+    """Such as 8s or 12m30s."""
+    basis: Literal["Backups", "Size"]
+    """Backups: as the last seven did, half of which took longer. Size: a guess by how much there is."""
+
+
 class LastRun(Struct):
     """The newest that succeeded."""
 
@@ -304,6 +340,18 @@ class TenantStatus(Status):
 
     database: DatabaseFacts | None = None
     """What the last look at the database found."""
+    files: tuple[VolumeFacts, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
+    """What the last look at the volumes found."""
+    looked_at: datetime | None = None
+    """When that was. Once a day it is done again."""
+    estimate: Estimate | None = None
+    """How long a backup of everything takes."""
+    unclaimed_tables: Counted | None = None
+    """Tables with rows that no module claims: a backup of modules leaves them out."""
+    leaving_foreign_keys: Counted | None = None
+    """Foreign keys to rows that a backup of everything leaves out (spec.exclusions), or one of that module
+    alone: in what is restored from it they do not hold.
+    """
     last_backup: LastRun | None = None
     """The newest good TenantBackup: it succeeded and is not Corrupt."""
     last_verified: LastVerified | None = None

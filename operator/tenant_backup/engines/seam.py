@@ -146,7 +146,7 @@ class Engine(Protocol):
         ...
 
     def look(self, job: Preflight) -> dict[str, Any]:
-        """Return {version, sizeBytes, tables}. Raises the Failure a backup would end with."""
+        """Return what `facts.of_look` says. Raises the Failure a backup would end with."""
         ...
 
     def exchange(self, job: Swap) -> dict[str, Any]:

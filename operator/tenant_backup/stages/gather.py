@@ -19,7 +19,7 @@ def run(job: Job, name: str) -> dict[str, Any]:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     (volume,) = [one for one in job.files if one.name == name]
-    document = deliver({"volume": name}, lambda: reading(volume))
+    document = deliver({"volume": name}, reading(volume))
     if document is None:
         return {}
     for what in ("changed", "skipped"):

@@ -86,7 +86,7 @@ class Reading:
     def pieces(self) -> Iterator[Piece]:
         """Walk: each run is a piece, and so is the end of the tar."""
         self.began = _now()
-        with _told(self.volume):
+        with told(self.volume):
             leave_out = names.matcher(self.volume.exclude)
             found = walk(self.root, leave_out, self.unreadable.add)
             for entries, began in runs.cut(filter(self._is_chosen(), found)):
@@ -96,7 +96,7 @@ class Reading:
         yield Piece(self._next_segment(), "blob")
         self.ended = _now()
         if self.unreadable.count:
-            raise _unreadable(self.volume, self.unreadable)
+            raise unreadable(self.volume, self.unreadable)
 
     @property
     def size(self) -> int:
@@ -186,7 +186,7 @@ class Session:
             self.out.flush()
             return Sent()
         self.settled, self.steady = piece.began - _TICK, True
-        with _told(self.reading.volume):
+        with told(self.reading.volume):
             for found in piece.entries:
                 if self.stopped:
                     raise Failure(Reason.CANCELLED, "reading the files was stopped", retriable=True)
@@ -311,7 +311,7 @@ class Session:
 @contextlib.contextmanager
 def reading(volume: Volume) -> Iterator[Reading]:
     """Open a volume that is mounted below paths.FILES. Raises Failure."""
-    with _told(volume):
+    with told(volume):
         root = os.open(paths.FILES / volume.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tallies = [Tally(one.module, names.matcher(one.patterns)) for one in volume.modules]
@@ -389,12 +389,12 @@ def _extents(descriptor: int, status: os.stat_result) -> tar.Extents | None:
 
 
 @contextlib.contextmanager
-def _told(volume: Volume) -> Iterator[None]:
+def told(volume: Volume) -> Iterator[None]:
     """Turn what the volume refuses into a Failure; a lost connection is the caller's."""
     try:
         yield
     except PermissionError:
-        raise _unreadable(volume, Listed(1, ["."])) from None
+        raise unreadable(volume, Listed(1, ["."])) from None
     except OSError as error:
         if error.errno in _CONNECTION_LOST:
             raise
@@ -404,10 +404,11 @@ def _told(volume: Volume) -> Iterator[None]:
         raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=True) from error
 
 
-def _unreadable(volume: Volume, found: Listed) -> Failure:
-    told = names.listed(found.paths[:_TOLD], found.count)
+def unreadable(volume: Volume, found: Listed) -> Failure:
+    """Return what to say of what the volume's user cannot read."""
+    listed = names.listed(found.paths[:_TOLD], found.count)
     message = (
-        f"user {os.geteuid()}, group {os.getegid()} cannot read {told} on volume {volume.name}; set"
+        f"user {os.geteuid()}, group {os.getegid()} cannot read {listed} on volume {volume.name}; set"
         " securityContext of that entry of the Tenant's spec.files to who can, or leave them out with exclude"
     )
     return Failure(Reason.PERMISSION_DENIED, message)

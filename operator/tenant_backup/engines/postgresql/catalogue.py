@@ -78,6 +78,7 @@ def _table(choice: Choice[Table], parts: list[Range], rows: dict[str, int], poli
         "withRows": choice.with_rows,
         "extension": table.extension,
         "condition": table.condition,
+        "modules": list(choice.modules),
         "columns": list(choice.columns),
         "primaryKey": list(table.primary_key),
         "excluded": [_excluded(name, table.full_name, policy) for name in choice.excluded],

@@ -1,7 +1,7 @@
 """Everything of the tenant's that a restore runs: definitions, rows, indexes, all as the temporary login.
 
 Order: definitions without constraints; rows, many segments at once, each committed only after its verdict;
-excluded columns; sequences; constraints and indexes; grants; materialized views; statistics; counts.
+excluded columns; sequences; constraints and indexes; grants; materialized views; statistics.
 Indexes of large tables that are complete may come earlier, while others load.
 """
 
@@ -98,7 +98,7 @@ def load_content(source: Source) -> Loaded:
         told += definitions.add_loose_keys(connection, source.catalogue)
         told += definitions.apply_grants(connection, schema.grants(contents))
         told += definitions.refresh(connection, source.catalogue["materializedViews"])
-        _check(source)
+        _gather_statistics(source)
         valid = _constraints_valid(source, connection)
         told += _owners_told(contents.other_owners(source.owner), source.owner)
     _leave_nothing_to_the_login(source)
@@ -163,21 +163,18 @@ def _keep_live(source: Source, connection: Connection, gaps: list[Gap]) -> Kept:
     return total
 
 
-def _check(source: Source) -> None:
-    """Let the server count every table once more, and gather statistics on the way. Raises ROWS_DIFFER."""
+def _gather_statistics(source: Source) -> None:
+    """Let the planner know the tables, several at once."""
     tables = sorted(source.catalogue["tables"], key=lambda table: -table["bytes"])
     shares = [tables[start :: source.sessions] for start in range(min(source.sessions, len(tables)))]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
-        list(pool.map(lambda share: _check_tables(source, share), shares))
+        list(pool.map(lambda share: _analyze(source, share), shares))
 
 
-def _check_tables(source: Source, tables: list[dict[str, Any]]) -> None:
+def _analyze(source: Source, tables: list[dict[str, Any]]) -> None:
     with source.connect() as connection:
         for table in tables:
             connection.execute(f"ANALYZE {names.quoted(table['schema'], table['table'])}")
-            found = rows.count(connection, table)
-            if found is not None:
-                refuse_difference(table["name"], table["rows"], found)
 
 
 def _constraints_valid(source: Source, connection: Connection) -> bool:

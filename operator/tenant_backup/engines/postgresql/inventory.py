@@ -36,16 +36,21 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, r.rolname,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        row_security_active(c.oid), coalesce(x.extname, ''), coalesce(x.condition, ''),
        ARRAY(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid ORDER BY inhseqno),
-       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
-             AND NOT attisdropped AND attgenerated = '' ORDER BY attnum),
-       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0
-             AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum),
-       ARRAY(SELECT a.attname::text
-             FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
-             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place)
+       coalesce(a.columns, '{{}}'), coalesce(a.generated, '{{}}'),
+       ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number,
+       place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE i.indrelid = c.oid
+       AND i.indisprimary ORDER BY k.place),
+       coalesce(a.required, '{{}}'), coalesce(a.filled, '{{}}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
-LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN ({_FILLABLE}) x ON x.oid = c.oid
+     LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN ({_FILLABLE}) x ON x.oid = c.oid
+     CROSS JOIN LATERAL (
+       SELECT array_agg(attname::text ORDER BY attnum) FILTER (WHERE attgenerated = '') AS columns,
+              array_agg(attname::text ORDER BY attnum) FILTER (WHERE attgenerated <> '') AS generated,
+              array_agg(attname::text) FILTER (WHERE attnotnull OR typnotnull) AS required,
+              array_agg(attname::text) FILTER (WHERE atthasdef OR attidentity <> '' OR typdefault IS NOT NULL)
+                AS filled
+       FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+       WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND ({_OWN})
 ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
@@ -131,6 +136,8 @@ class Table:
     columns: tuple[str, ...]
     generated: tuple[str, ...]
     primary_key: tuple[str, ...]
+    required: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
 
     @property
     def full_name(self) -> str:
@@ -176,7 +183,7 @@ def select(choice: Choice[Table], where: str) -> str:
 def tables(connection: Connection) -> list[Table]:
     """List the tables with rows of the tenant's, in a stable order: all but an extension's own."""
     return [
-        Table(*row[:10], *(tuple(values) for values in row[10:]))
+        Table(*row[:10], *(tuple(values) for values in row[10:14]), *(frozenset(names) for names in row[14:]))
         for row in connection.execute(_TABLES).fetchall()
     ]
 
@@ -192,10 +199,10 @@ def block_size(connection: Connection) -> int:
     return int(scalar(connection, "SELECT current_setting('block_size')"))
 
 
-def unreadable_sequences(connection: Connection) -> list[str]:
-    """Name the sequences whose value we may not read, quoted."""
+def unreadable_sequences(connection: Connection) -> list[tuple[str, str]]:
+    """List the sequences whose value we may not read, as (schema, name)."""
     found = connection.execute(_SEQUENCES).fetchall()
-    return [quoted(schema, name) for schema, name, readable in found if not readable]
+    return [(schema, name) for schema, name, readable in found if not readable]
 
 
 def sequences(connection: Connection, batch: int = 200) -> list[dict[str, Any]]:
