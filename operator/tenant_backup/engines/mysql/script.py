@@ -48,6 +48,13 @@ _QUOTED = r"`(?:[^`\\\r\0\x1a]|``)*+`|\"(?:[^\"\\\r\0\x1a]|\"\")*+\"|'(?:[^'\\\r
 _ESCAPED = r"'(?:[^'\\\r\0\x1a]|''|\\[^\r\0\x1a])*+'"  # where a backslash escapes
 _READ_ALIKE = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED})++")
 _READ_ALIKE_ESCAPED = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED}|{_ESCAPED})++")
+# With --named-commands the program knows its own on every line; in small letters only, after `\C binary`.
+_WITH_WORDS = "charset|connect|delimiter|edit|help|pager|prompt|query_attributes|source|system|tee|use"
+_ALONE = (
+    r"\?|clear|ego|exit|go|nopager|notee|nowarning|print|quit|rehash|resetconnection"
+    r"|ssl_session_data_print|status|warnings"
+)
+_COMMAND = re.compile(rf"(?m)^[ \t]*(?:(?:{_WITH_WORDS})(?:[ \t]|$)|(?:{_ALONE})[ \t]*$)")
 _CHARACTER_SETS = frozenset({"utf8mb4", "utf8mb3", "latin1", "ascii"})
 _NAMES = re.compile(r"'(?:[^'\\]|''|\\.)*+'|`(?P<name>(?:[^`]|``)*+)`(?!\.)|`(?:[^`]|``)*+`", re.DOTALL)
 _NO_TABLE_AFTER = (".", "AS ", "` ", ") ")  # but a column or another name for something
@@ -110,12 +117,13 @@ def refuse_names(engine: dict[str, Any]) -> None:
 def _between_delimiters(item: Definition, sql: str) -> bytes:
     escapes = "NO_BACKSLASH_ESCAPES" not in item.settings.get("sql_mode", "")
     alike = (_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE).fullmatch(f"{sql}\n")
-    if not alike or item.settings.get("character_set_client", "utf8mb4") not in _CHARACTER_SETS:
+    known = item.settings.get("character_set_client", "utf8mb4") in _CHARACTER_SETS
+    if not alike or not known or _COMMAND.search(sql):
         message = (
-            f"{item.kind} {item.name} has what the program mysql may change or take for a command of its own"
+            f"{item.kind} {item.name} has what the program mysql may change or take for its own command,"
         )
         advice = "such as a carriage return, or a backslash outside of a string; use `tenant-backup restore`"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
     end = next(end for end in (f"//{number}//" for number in itertools.count()) if end not in sql)
     # In small letters: after `\C binary` the program knows no others.
     return encoded(f"{item.session};\ndelimiter {end}\n{sql}\n{end}\ndelimiter ;\n")
