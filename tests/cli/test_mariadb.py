@@ -44,7 +44,12 @@ class Shop:
 
     def back_up(self, **exclusions: Any) -> None:
         """Make a backup with `tenant-backup backup`."""
-        where = {"engine": "MariaDB", "host": "127.0.0.1", "port": self.maria.port, "name": self.database}
+        where = {
+            "engine": self.maria.engine,
+            "host": "127.0.0.1",
+            "port": self.maria.port,
+            "name": self.database,
+        }
         document = {
             "apiVersion": "tenantbackup.dev/v1alpha1",
             "kind": "Tenant",
@@ -94,7 +99,7 @@ class Shop:
 
     def is_in(self, database: str) -> bool:
         """Whether a database is the one that was backed up, as mariadb-dump and CHECKSUM TABLE see both."""
-        comment = f"substring_index(schema_comment, '{MARK}', 1)"
+        comment = f"substring_index(schema_comment, '{MARK}', 1)" if self.maria.dialect.has_comments else "0"
         properties = f"SELECT default_character_set_name, default_collation_name, {comment}"
         properties += " FROM information_schema.SCHEMATA WHERE schema_name = '{}'"
         sequences = "SELECT table_name FROM information_schema.TABLES WHERE table_schema = '{}' AND table_type = 'SEQUENCE'"
@@ -118,7 +123,7 @@ def feed(
     """Give a script to the plain client program; return what it said to standard error."""
     where = ["--host=127.0.0.1", f"--port={maria.port}", f"--user={user}", *options, database]
     done = subprocess.run(
-        ["mariadb", "--no-defaults", *where],
+        [*maria.inside, maria.programs[0], "--no-defaults", *where],
         input=script,
         env={**os.environ, "MYSQL_PWD": PASSWORDS[user]},
         cwd=cwd,

@@ -109,7 +109,8 @@ class TenantRestoreSpec(Struct):
             "self.strategy != 'Merge'"
             " || (has(self.select) && has(self.target.files) && size(self.target.files) > 0"
             " && !has(self.target.database))",
-            "strategy Merge needs target.files and select.files, and no target.database: it is for files",
+            "strategy Merge needs target.files and select.files, and no target.database: it is for files"
+            " only",
         ),
         Rule(
             "self.strategy != 'Replace' || !has(self.select)",

@@ -58,9 +58,9 @@ def volumes(tenant: Tenant, only_modules: Sequence[str] = ()) -> list[contract.V
             group=files.security_context.run_as_group,
             groups=list(files.security_context.supplemental_groups),
             exclude=list(files.exclude),
-            privileged=files.privileged,
             modules=modules,
             only_modules=here,
+            privileged=files.privileged,
         )
         found.append(volume)
     return found

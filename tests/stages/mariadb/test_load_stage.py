@@ -204,7 +204,7 @@ def test_a_view_whose_tables_are_gone_is_told(maria: MariaDB, new_database: Make
 def test_excluded_columns_follow_their_rules(maria: MariaDB, new_database: Make) -> None:
     """KeepLive by primary key with a value for the others, Null, Default, Value; generated columns follow."""
     name = new_database(
-        """CREATE TABLE users (id int, org int, keep varchar(20) NOT NULL DEFAULT 'd', none text DEFAULT 'x',
+        """CREATE TABLE users (id int, org int, keep varchar(20) NOT NULL DEFAULT 'd', none text DEFAULT ('x'),
         dflt varchar(9) DEFAULT 'd' NOT NULL, val varchar(9) CHARACTER SET latin1 NOT NULL,
         touched timestamp DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
         made varchar(20) AS (concat(keep, '!')) STORED, PRIMARY KEY (id, org));

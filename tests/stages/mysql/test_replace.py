@@ -17,7 +17,6 @@ from tests.engines.peer import write_secrets
 from tests.stages.database.jobs import dumped, loaded, restore, swap
 from tests.stages.mariadb.test_replace import (
     act,
-    changes_once,
     content,
     end_of_killed,
     grants,
@@ -91,7 +90,7 @@ def test_a_replace_killed_before_a_statement_ends_all_new_or_all_old(
     """SIGKILL, then another in the middle of the recovery; at last everything is as before or as it should be."""
     name, changed = new_database(VERSIONS["old"]), []
     previous, side = names.previous_database(name, "uid-r"), names.side_database(name, "uid-r")
-    for step in itertools.count(1, 3):
+    for step in itertools.count(2, 5):
         before = version(maria, name)
         act(maria, lambda admin: admin.drop(side))  # as a re-run does that finds no journal
         side_of(maria, name, VERSIONS[OTHER[before]])
@@ -104,7 +103,9 @@ def test_a_replace_killed_before_a_statement_ends_all_new_or_all_old(
             act(maria, lambda admin: admin.drop(previous))
         if not was_killed:
             break
-    assert changes_once(changed)
+    first = changed.index(True)
+    assert 2 < first < len(changed) - 2
+    assert all(changed[first:])
 
 
 def test_the_administrator_needs_the_rights_that_the_message_prints_and_no_others(
@@ -116,7 +117,7 @@ def test_the_administrator_needs_the_rights_that_the_message_prints_and_no_other
     maria.sql("CREATE USER helper@'%' IDENTIFIED BY 'pass word'")
     write_secrets(pod / "secrets", admin=("helper", "pass word"))
     try:
-        for target, rights in ((f"{name}_copy", ["CREATE USER"]), (name, [*maria.dialect.exchanges])):
+        for target, rights in ((f"{name}_copy", ["CREATE USER"]), (name, maria.dialect.exchanges[1:])):
             with pytest.raises(Exception, match="adminCredentialsSecretRef lacks rights") as caught:
                 loaded(kept, restore(maria, name, target))
             assert caught.value.reason is Reason.PERMISSION_DENIED

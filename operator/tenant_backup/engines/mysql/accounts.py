@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from .definitions import Definition
 from .endpoint import Connection
 from .names import granted, literal, quoted
 
-_EVERYBODY = "PUBLIC"
+_ROLE = re.compile(r"[`'\"]?(?P<user>[^`'\",@ ]+)[`'\"]?(?:@[`'\"]?(?P<host>[^`'\", ]+)[`'\"]?)?")
 _PATTERNS = "SELECT user, host, db FROM mysql.db"
 # Rights on single tables and routines name the database as it is.
 _PARTS = """
@@ -47,16 +48,24 @@ def of_applications(connection: Connection, database: str) -> list[Account]:
     }
     parts = connection.rows(_PARTS.format(database=literal(database)))
     having |= {Account(str(user), str(host)) for user, host in parts}
-    if Account(_EVERYBODY, "") in having:
-        message = f"everybody (PUBLIC) has rights on {quoted(database)}, and cannot be locked out of it"
-        advice = f"give them to accounts, and run: REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM PUBLIC"
-        raise Failure(Reason.PERMISSION_DENIED, f"{message}; {advice}")
     found = connection.rows(connection.dialect.members)
     members = [(Account(str(r), str(at)), Account(str(u), str(h))) for r, at, u, h in found]
     while more := {account for role, account in members if role in having} - having:
         having |= more
+    for role in _everybodys(connection) & having:
+        name = role.sql if role.host else role.user
+        message = f"everybody ({role.user}) has rights on {quoted(database)}, and cannot be locked out of it"
+        advice = f"give them to accounts, and run: REVOKE ALL PRIVILEGES ON {granted(database)}.* FROM {name}"
+        raise Failure(Reason.PERMISSION_DENIED, f"{message}; {advice}")
     lockable = {Account(str(user), str(host)) for user, host in connection.rows(connection.dialect.lockable)}
     return sorted(having & lockable)
+
+
+def _everybodys(connection: Connection) -> set[Account]:
+    """List the roles that every account has."""
+    said = connection.scalar(connection.dialect.everybodys) or ""
+    named = [(found["user"], found["host"]) for found in _ROLE.finditer(said)]
+    return {Account(user, at) for user, host in named for at in ([host] if host else ["", "%"])}
 
 
 def definers_of_views(connection: Connection, code: Iterable[Definition]) -> list[Account]:

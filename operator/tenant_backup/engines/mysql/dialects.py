@@ -50,24 +50,24 @@ class Dialect:
     far_keys: str  # tables of other databases whose foreign keys refer to this one
     wants_keys: str  # whether the session cannot make a table without a primary key as it is
     members: str  # role, its host, user, host
+    everybodys: str  # the roles of all accounts, with their hosts if they have any
     existing: str  # accounts that are no roles
     lockable: str  # accounts that may be locked out: not locked already, and no administrators
 
+    literal_grants: str  # whether _ and % stand for themselves in GRANT
     all_rights: tuple[str, ...]  # on a database
     harmless: frozenset[str]  # on the server
     sees_routines: tuple[str, ...]  # any one of them
-    exchanges: tuple[
-        str, ...
-    ]  # on the server: to see and end sessions, to create code for the definer it had
+    # On the server: to see and end sessions, to see code and create it again for the definer it had.
+    exchanges: tuple[str, ...]
     grants_mode: str  # sql_mode in which GRANT creates nobody
     parked: str  # the status of an event that does not run, and says that it did
 
     identified: Callable[[str], str]  # the clause of CREATE USER for a password
     shows_routine: Callable[[tuple[int, int], str], str]  # the right to see a routine's text, and on what
+    tells_passwords: bool  # over TLS its accounts' plugin sends the password itself
     has_comments: bool  # of databases
-    notes_broken_views: (
-        bool  # and believes that later: a view whose tables have left and come back has no columns
-    )
+    notes_broken_views: bool  # and shows no columns of one whose tables have left, and come back
     client: str  # its client program
     executed: str  # statements that execute {text}, a variable
     executes_code: bool  # also if that creates a routine, a trigger or an event
@@ -89,7 +89,7 @@ MARIADB = Dialect(
         "idle_transaction_timeout": "0",
         "idle_readonly_transaction_timeout": "0",
     },
-    loading={"check_constraint_checks": "0"},
+    loading={"check_constraint_checks": "0", "system_versioning_insert_history": "1"},
     properties="""
 SELECT default_character_set_name, default_collation_name, schema_comment, 'NO'
 FROM information_schema.SCHEMATA WHERE schema_name = {database}
@@ -101,12 +101,14 @@ WHERE substring_index(ref_name, '/', 1) = {file} AND substring_index(for_name, '
 """,
     wants_keys="SELECT 0",
     members="SELECT role, '', user, host FROM mysql.roles_mapping",
+    everybodys="SELECT 'PUBLIC'",
     existing="SELECT user, host FROM mysql.user WHERE is_role = 'N' ORDER BY user, host",
     lockable="""
 SELECT u.user, u.host FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host
 WHERE u.is_role = 'N' AND u.create_user_priv = 'N'
 AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
 """,
+    literal_grants="SELECT 0",
     all_rights=(*_ALL[:-1], "DELETE HISTORY", _ALL[-1]),
     harmless=_HARMLESS | {"BINLOG MONITOR", "CONNECTION ADMIN", "GRANT OPTION"},  # the last of what it has
     sees_routines=("EXECUTE", "ALTER ROUTINE", "SHOW CREATE ROUTINE"),
@@ -115,6 +117,7 @@ AND coalesce(json_value(g.priv, '$.account_locked'), '0') IN ('0', 'false')
     parked="DISABLE ON SLAVE",
     identified=passwords.native,
     shows_routine=_shown_by_mariadb,
+    tells_passwords=False,
     has_comments=True,
     notes_broken_views=False,
     client="mariadb",
@@ -143,16 +146,26 @@ WHERE unique_constraint_schema = {database} AND constraint_schema <> {database} 
 """,
     wants_keys="SELECT @@sql_generate_invisible_primary_key OR @@sql_require_primary_key",
     members="SELECT from_user, from_host, to_user, to_host FROM mysql.role_edges",
+    everybodys="SELECT @@mandatory_roles",
     existing="SELECT user, host FROM mysql.user ORDER BY user, host",
     lockable="SELECT user, host FROM mysql.user WHERE account_locked = 'N' AND create_user_priv = 'N'",
+    literal_grants="SELECT @@partial_revokes",
     all_rights=_ALL,
     harmless=_HARMLESS | {"CONNECTION_ADMIN", "SHOW_ROUTINE", "GRANT OPTION"},
     sees_routines=("EXECUTE", "ALTER ROUTINE", "SHOW_ROUTINE"),
-    exchanges=("CREATE USER", "PROCESS", "CONNECTION_ADMIN", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"),
+    exchanges=(
+        "CREATE USER",
+        "PROCESS",
+        "CONNECTION_ADMIN",
+        "SET_ANY_DEFINER",
+        "ALLOW_NONEXISTENT_DEFINER",
+        "SHOW_ROUTINE",
+    ),
     grants_mode="",
     parked="DISABLE ON REPLICA",
     identified=passwords.caching_sha2,
     shows_routine=_shown_by_mysql,
+    tells_passwords=True,
     has_comments=False,
     notes_broken_views=True,
     client="mysql",

@@ -20,7 +20,7 @@ from tenant_backup.contract.job import Database
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching
 
-from . import failures, versions
+from . import failures, greeting, versions
 from .dialects import OF_ENGINE, Dialect
 
 PATIENCE = 15.0  # seconds a server may take to come up before it counts as unreachable
@@ -65,8 +65,7 @@ class Connection:
     def rows(self, query: str) -> list[Row]:
         """Return all rows of a query, each value as text. Raises Error."""
         self._query(query)
-        found = self.raw.store_result().fetch_row(0)
-        return [tuple(None if value is None else _text(value) for value in row) for row in found]
+        return [_texts(row) for row in self.raw.store_result().fetch_row(0)]
 
     def scalar(self, query: str) -> str | None:
         """Return the first column of the first row, None when there is no row."""
@@ -131,7 +130,7 @@ class Endpoint:
         give_up = time.monotonic() + self.patience
         while True:
             try:
-                return Connection(_mysql.connect(**arguments), self.dialect)
+                return Connection(_mysql.connect(**self._not_in_clear_text(arguments)), self.dialect)
             except Error as error:
                 if failures.number(error) == _NO_TLS and self.tls_mode == "Prefer":
                     arguments = {**arguments, "ssl_mode": "DISABLED"}
@@ -164,11 +163,27 @@ class Endpoint:
             **({"database": database} if database else {}),
         }
 
+    def _not_in_clear_text(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments that TLS is asked for by only if there is any.
+
+        Else the library would take the connection for protected, and MySQL's plugin send the password itself.
+        """
+        if not self.dialect.tells_passwords or arguments["ssl_mode"] != "REQUIRED":
+            return arguments
+        if greeting.offers_tls(self.address or self.host, self.port, _CONNECT_TIMEOUT):
+            return arguments
+        if self.tls_mode == "Require":
+            raise self._without_tls()
+        return {**arguments, "ssl_mode": "DISABLED"}
+
     def _refuse_clear_text(self, connection: Connection) -> None:
         if self.tls_mode in ("Require", "VerifyFull") and not _cipher(connection):
-            message = f"{self.host}:{self.port} offers no TLS, and tls.mode is {self.tls_mode}"
-            advice = "give the server a certificate, or set another mode"
-            raise Failure(Reason.DATABASE_UNREACHABLE, f"{message}; {advice}")
+            raise self._without_tls()
+
+    def _without_tls(self) -> Failure:
+        message = f"{self.host}:{self.port} offers no TLS, and tls.mode is {self.tls_mode}"
+        advice = "give the server a certificate, or set another mode"
+        return Failure(Reason.DATABASE_UNREACHABLE, f"{message}; {advice}")
 
 
 def find(database: Database, login: Login) -> Endpoint:
@@ -196,5 +211,5 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
+def _texts(row: tuple[bytes | None, ...]) -> Row:
+    return tuple(None if value is None else value.decode("utf-8", "surrogateescape") for value in row)

@@ -28,8 +28,8 @@ from .names import (
 )
 
 _LINE = re.compile(
-    r"GRANT (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*)"
-    r" TO `(?:[^`]|``)*`(?P<host>@)?"  # a role has no host
+    r"(?P<verb>GRANT|REVOKE) (?P<rights>.+?) ON (?P<kind>\*\.\*|`(?P<database>(?:[^`]|``)*)`\.\*)"
+    r" (?:TO|FROM) `(?:[^`]|``)*`(?P<host>@)?"  # a role has no host
     r"(?P<option>.* WITH GRANT OPTION)?"
 )
 _EXACT = re.compile(r"(?:\\.|[^_%\\])*", re.DOTALL)  # what comes before a pattern's first wildcard
@@ -75,6 +75,7 @@ def parse(lines: list[str], name: str, database: str, dialect: Dialect) -> Right
     hold. It does so once for the account and once for its role, whose rights are added.
     """
     everywhere: set[str] = set()
+    revoked: set[str] = set()  # here, of what it has everywhere
     own: defaultdict[str, set[str]] = defaultdict(set)
     role: defaultdict[str, set[str]] = defaultdict(set)
     for line in lines:
@@ -83,12 +84,14 @@ def parse(lines: list[str], name: str, database: str, dialect: Dialect) -> Right
             continue
         rights = {right.strip() for right in found["rights"].split(",")}
         rights |= {"GRANT OPTION"} if found["option"] else set()
-        if found["kind"] == "*.*":
+        if found["verb"] == "REVOKE":
+            revoked |= rights if matches(found["database"].replace("``", "`"), database) else set()
+        elif found["kind"] == "*.*":
             everywhere |= rights
         elif matches(found["database"].replace("``", "`"), database):
             (own if found["host"] else role)[found["database"]] |= rights
     pattern = max(own, key=_exactness, default="")
-    here = everywhere | own[pattern] | role[max(role, key=_exactness, default="")]
+    here = everywhere - revoked | own[pattern] | role[max(role, key=_exactness, default="")]
     return Rights(name, frozenset(everywhere), frozenset(here), pattern, dialect)
 
 
@@ -115,6 +118,9 @@ def refuse_weak(connection: Connection, target: str, uid: str, *, exchanges: boo
 
     That is to create the database `target`; with `exchanges` to exchange what it holds.
     """
+    if connection.scalar(connection.dialect.literal_grants) == "1":
+        message = "the server has partial_revokes, where GRANT takes names of databases otherwise"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; restores need it to be OFF")
     needs = [Need(target, granted(target))]
     if exchanges:
         needs += [

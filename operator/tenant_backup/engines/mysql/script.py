@@ -30,6 +30,7 @@ _HEAD = r"""/*M!999999\- enable the sandbox mode */
 _SETTINGS = """SET SESSION time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0;
 /*M!100200 SET SESSION check_constraint_checks = 0 */;
 """
+_HISTORY = "SET SESSION system_versioning_insert_history = 1;\n"
 _BYTES = "SET NAMES binary;\nSET SESSION sql_mode = {mode};\n"
 
 _PRINTED = ("DATABASE", "SEQUENCE", "TABLE", "VIEW")  # what we and servers print, not what somebody typed
@@ -47,6 +48,13 @@ _QUOTED = r"`(?:[^`\\\r\0\x1a]|``)*+`|\"(?:[^\"\\\r\0\x1a]|\"\")*+\"|'(?:[^'\\\r
 _ESCAPED = r"'(?:[^'\\\r\0\x1a]|''|\\[^\r\0\x1a])*+'"  # where a backslash escapes
 _READ_ALIKE = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED})++")
 _READ_ALIKE_ESCAPED = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED}|{_ESCAPED})++")
+# With --named-commands the program knows its own on every line; in small letters only, after `\C binary`.
+_WITH_WORDS = "charset|connect|delimiter|edit|help|pager|prompt|query_attributes|source|system|tee|use"
+_ALONE = (
+    r"\?|clear|ego|exit|go|nopager|notee|nowarning|print|quit|rehash|resetconnection"
+    r"|ssl_session_data_print|status|warnings"
+)
+_COMMAND = re.compile(rf"(?m)^[ \t]*(?:(?:{_WITH_WORDS})(?:[ \t]|$)|(?:{_ALONE})[ \t]*$)")
 _CHARACTER_SETS = frozenset({"utf8mb4", "utf8mb3", "latin1", "ascii"})
 _NAMES = re.compile(r"'(?:[^'\\]|''|\\.)*+'|`(?P<name>(?:[^`]|``)*+)`(?!\.)|`(?:[^`]|``)*+`", re.DOTALL)
 _NO_TABLE_AFTER = (".", "AS ", "` ", ") ")  # but a column or another name for something
@@ -79,7 +87,8 @@ def definition(item: Definition, dialect: Dialect, *, owners: bool = False) -> b
 
 def rows(table: dict[str, Any], blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield what loads a table's lines; `table` is the catalogue's with `fill`."""
-    yield encoded(_BYTES.format(mode=session.ROWS_MODE) + "START TRANSACTION;\n")
+    history = _HISTORY * table["history"]
+    yield encoded(_BYTES.format(mode=session.ROWS_MODE) + history + "START TRANSACTION;\n")
     for statement in inserts.statements(table, quoted(table["table"]), blocks):
         yield statement + b";\n"
     yield b"COMMIT;\n"
@@ -108,12 +117,13 @@ def refuse_names(engine: dict[str, Any]) -> None:
 def _between_delimiters(item: Definition, sql: str) -> bytes:
     escapes = "NO_BACKSLASH_ESCAPES" not in item.settings.get("sql_mode", "")
     alike = (_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE).fullmatch(f"{sql}\n")
-    if not alike or item.settings.get("character_set_client", "utf8mb4") not in _CHARACTER_SETS:
+    known = item.settings.get("character_set_client", "utf8mb4") in _CHARACTER_SETS
+    if not alike or not known or _COMMAND.search(sql):
         message = (
-            f"{item.kind} {item.name} has what the program mysql may change or take for a command of its own"
+            f"{item.kind} {item.name} has what the program mysql may change or take for its own command,"
         )
         advice = "such as a carriage return, or a backslash outside of a string; use `tenant-backup restore`"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, {advice}")
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
     end = next(end for end in (f"//{number}//" for number in itertools.count()) if end not in sql)
     # In small letters: after `\C binary` the program knows no others.
     return encoded(f"{item.session};\ndelimiter {end}\n{sql}\n{end}\ndelimiter ;\n")
