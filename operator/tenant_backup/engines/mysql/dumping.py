@@ -60,7 +60,7 @@ class Seen:
         """See snapshot.take."""
         name = listed.name
         found = self.definitions[name] = definitions.read_table(self.connection, self.database, name)
-        self.sizes |= inventory.sizes(self.connection, self.database, name)
+        self.sizes.update(inventory.sizes(self.connection, self.database, name))
         key = definitions.primary_key(found)
         if key is None:
             key = inventory.primary_keys(self.connection, self.database, name)[name]
