@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyrage
@@ -124,6 +126,33 @@ def test_the_files_of_a_claim_come_back_on_another(
     assert application(namespace, "still", DESCRIBE % "/live") == before
     reason, message = failure(restore(namespace, "again", "acme-live"))
     assert (reason, "is not empty" in message) == ("NameTaken", True)
+
+
+def test_files_are_replaced_once_somebody_says_so_and_come_back_with_an_undo(
+    operator: Kubectl, s3_server: S3, namespace: Kubectl
+) -> None:
+    """In the tenant's own claim, by the user of its files."""
+    namespace.apply(claim("acme-live"), claim("acme-copy"))
+    then = application(namespace, "grow", "cd /live; mkdir a; echo old > a/x; " + DESCRIBE % "/live")
+    create(namespace, s3_server)
+    assert back_up(namespace, "b1")["status"]["state"] == "Succeeded"
+    since = application(namespace, "change", "cd /live; echo new > a/x; echo y > y; " + DESCRIBE % "/live")
+    target = {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}]}
+    spec = {"source": {"backupRef": {"name": "b1"}}, "target": target, "strategy": "Replace"}
+    apply(namespace, "TenantRestore", "back", spec)
+    namespace.wait("tr", "back", lambda tr: tr.get("status", {}).get("state") == "ApprovalPending", 30)
+    expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    _patch(namespace, {"approval": {"confirm": {"files": ["uploads"], "expires": expires}}})
+    restored = namespace.wait("tr", "back", is_over, 60)["status"]
+    assert (restored["state"], restored["previousFiles"]) == ("Succeeded", ["uploads"]), restored
+    assert application(namespace, "look", DESCRIBE % "/live") == then
+    _patch(namespace, {"undo": True})
+    namespace.wait("tr", "back", lambda tr: tr["status"]["state"] == "Undone", 60)
+    assert application(namespace, "again", DESCRIBE % "/live") == since
+
+
+def _patch(kubectl: Kubectl, spec: dict[str, Any]) -> None:
+    kubectl("patch", "tr", "back", "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
 def test_a_restricted_namespace_refuses_a_privileged_volume_and_says_how_to_allow_it(
