@@ -175,11 +175,27 @@ def test_a_restricted_namespace_refuses_a_privileged_volume_and_says_how_to_allo
 
 
 def test_files_of_somebody_else_are_named(operator: Kubectl, s3_server: S3, namespace: Kubectl) -> None:
-    """The user that was given may not read them: no backup, and the way out in the message."""
+    """The user that was given may not read them: not Ready, no backup, and the way out in the message."""
     namespace.apply(claim("acme-live"), claim("acme-copy"))
     application(namespace, "grow", "umask 077; echo secret > /live/private")
     create(namespace, s3_server, user=2000)
+    found = namespace.wait("tnt", "acme", lambda one: bool(condition(one, "Stalled")), 60)
+    assert (condition(found, "Ready")["reason"], "private" in condition(found, "Ready")["message"]) == (
+        "PermissionDenied",
+        True,
+    )
     failed = back_up(namespace, "b1")
     assert condition(failed, "Failed")["reason"] == "PermissionDenied"
     assert "private" in condition(failed, "Failed")["message"]
     assert "securityContext" in condition(failed, "Failed")["message"]
+
+
+def test_a_claim_that_is_not_there_is_told_before_the_first_backup(
+    operator: Kubectl, s3_server: S3, namespace: Kubectl
+) -> None:
+    """By the scheduler's own words."""
+    create(namespace, s3_server)
+    found = namespace.wait(
+        "tnt", "acme", lambda one: condition(one, "Ready").get("reason") == "VolumeUnavailable", 60
+    )
+    assert "acme-live" in condition(found, "Ready")["message"]
