@@ -18,6 +18,8 @@ from tests.stages.database.jobs import TENANT, dumped, loaded, restore, start
 from tests.stages.mariadb.test_dump_stage import (
     refused,
     test_a_database_cannot_be_dropped_in_the_middle,
+    test_a_look_tells_what_modules_leave_out,
+    test_a_required_column_that_could_not_come_back_is_refused,
     test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is,
     test_everything_in_a_backup_is_of_one_moment,
 )
@@ -37,7 +39,9 @@ from tests.stages.mariadb.test_load_stage import (
 
 __all__ = [
     "test_a_database_cannot_be_dropped_in_the_middle",
+    "test_a_look_tells_what_modules_leave_out",
     "test_a_name_with_an_underscore_gives_rights_on_no_other_database",
+    "test_a_required_column_that_could_not_come_back_is_refused",
     "test_a_stop_order_leaves_nothing_behind",
     "test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is",
     "test_a_trigger_that_was_typed_with_its_database_is_made_in_the_new_one",
