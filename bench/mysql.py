@@ -27,11 +27,11 @@ SET SESSION sql_mode = '' /*M! , max_recursive_iterations = 1000000000 */ /*!800
 CREATE TABLE log (id bigint PRIMARY KEY, at datetime, actor int, action varchar(40), details json, amount decimal(20, 6), hash char(32));
 INSERT INTO log WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {log})
   SELECT i, '2024-01-01' + INTERVAL i SECOND, i % 5000, concat('action ', i % 40),
-  json_object('i', i, 'text', concat('invoice ', md5(i DIV 9), ' was sent to customer ', i % 9999)), i / 7.0, md5(i) FROM n;
+  json_object('i', i, 'text', concat('invoice ', left(sha2(i DIV 9, 256), 32), ' was sent to customer ', i % 9999)), i / 7.0, left(sha2(i, 256), 32) FROM n;
 CREATE TABLE message (id bigint PRIMARY KEY, thread int, body text);
 INSERT INTO message WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {message})
-  SELECT i, i % 90000, concat_ws(' is what we agreed upon in the meeting, ', md5(i * 8 + 1), md5(i * 8 + 2), md5(i * 8 + 3),
-  md5(i * 8 + 4), md5(i * 8 + 5), md5(i * 8 + 6), md5(i * 8 + 7), '') FROM n;
+  SELECT i, i % 90000, concat_ws(' is what we agreed upon in the meeting, ', left(sha2(i * 8 + 1, 256), 32), left(sha2(i * 8 + 2, 256), 32), left(sha2(i * 8 + 3, 256), 32),
+  left(sha2(i * 8 + 4, 256), 32), left(sha2(i * 8 + 5, 256), 32), left(sha2(i * 8 + 6, 256), 32), left(sha2(i * 8 + 7, 256), 32), '') FROM n;
 ANALYZE TABLE log, message;
 """
 _PIPE = (

@@ -21,7 +21,8 @@ class MariaDB118(MariaDB):
     def prepare(self) -> None:
         """Make the data directory."""
         os.chown(self.folder, USER, USER)
-        how = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        # --force: in there this machine's name is not known.
+        how = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--force"]
         command = [*self.inside, "mariadb-install-db", "--no-defaults", *self.places, *how]
         subprocess.run(command, check=True, capture_output=True)
 

@@ -272,7 +272,6 @@ def test_everything_in_a_backup_is_of_one_moment(maria: MariaDB, new_database: M
         ("TRUNCATE users", [(0, "password")]),
         ("ALTER TABLE users ADD COLUMN late int, ALGORITHM = COPY", [(1000, "late")]),
         ("DROP TABLE users", []),
-        ("CREATE TABLE also (id int)", [(0, "id"), (1000, "password")]),
     ],
 )
 def test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(

@@ -9,9 +9,14 @@ import pytest
 from tests.engines.mariadb import MariaDB
 from tests.stages.database.jobs import dumped, loaded, restore
 from tests.stages.mariadb.test_round_trip import test_one_of_everything_comes_back_the_same
-from tests.stages.mariadb.test_sessions import test_a_change_that_is_not_committed_leaves_one_reader
+from tests.stages.mariadb.test_sessions import (
+    sessions,
+    test_a_change_that_is_not_committed_leaves_one_reader,
+)
 
+# With `sessions` all of it is read by two.
 __all__ = [
+    "sessions",
     "test_a_change_that_is_not_committed_leaves_one_reader",
     "test_one_of_everything_comes_back_the_same",
 ]

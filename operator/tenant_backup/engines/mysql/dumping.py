@@ -175,7 +175,9 @@ def _company(
 
 
 def _is_worth_locking(connection: Connection, database: str) -> bool:
-    if inventory.count(connection, database) > _MOST_LOCKED:
+    # What comes from another node of a Galera cluster waits for no lock of ours.
+    is_shared = ("wsrep_on", "ON") in connection.rows("SHOW VARIABLES LIKE 'wsrep_on'")
+    if is_shared or inventory.count(connection, database) > _MOST_LOCKED:
         return False
     return sum(size.bytes for size in inventory.sizes(connection, database).values()) >= _WORTH_LOCKING
 
