@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,8 @@ def test_a_named_not_null_of_an_excluded_column_keeps_its_name(servers: Servers)
     )
     columns = [jobs.Column("public.users", "s", "KeepLive"), jobs.Column("public.p", "s", "KeepLive")]
     before = server.pg_dump("named")
-    kept = dumped(server, "named", exclude_columns=columns)
+    # Without a value for rows that are new such a column cannot be excluded; a restore may say it anew.
+    kept = dumped(server, "named", exclude_columns=[replace(column, value="!") for column in columns])
     facts = loaded(kept, restore(server, "named", "named", exclude_columns=columns))
     assert (facts["keepLive"], before) == ({"kept": 3, "withoutMatch": 0}, server.pg_dump("named"))
 
