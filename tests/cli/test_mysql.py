@@ -56,9 +56,12 @@ def test_what_is_exported_and_what_is_restored_is_what_was_backed_up(
     maria.sql(f"DROP DATABASE {shop.database}_again")
 
 
+# What older programs had on by default.
+COMMANDS = ["--commands", "--system-command"]
+
+
 @pytest.mark.parametrize(
-    "options",
-    [["--commands"], ["--commands", "--named-commands"], ["--commands", "--default-character-set=gbk"]],
+    "options", [COMMANDS, [*COMMANDS, "--named-commands"], [*COMMANDS, "--default-character-set=gbk"]]
 )
 def test_nothing_a_tenant_wrote_becomes_a_command_of_the_client_program(
     maria: MySQL, empty: Make, tmp_path: Path, options: list[str]

@@ -65,7 +65,7 @@ def _attempt(connection: Connection, database: str, listed: list[Table]) -> Snap
 def lock(connection: Connection, tables: list[Table]) -> None:
     """Lock the definitions of tables for the running transaction."""
     for table in tables:
-        connection.rows(f"SELECT 1 FROM {table.sql} LIMIT 1")  # noqa: S608 - quoted name
+        connection.rows(f"SELECT 1 FROM {table.sql} LIMIT 0")  # noqa: S608 - quoted name
 
 
 def _now(connection: Connection) -> datetime:
