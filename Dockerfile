@@ -45,6 +45,16 @@ RUN apt-get update && apt-get install -y --no-install-recommends postgresql-clie
 FROM debian:trixie-slim AS postgresql-17
 RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client-17
 
+# Not in trixie yet: taken from the next Debian, with the library of its own version; all else they need is in
+# trixie. The checks in the last stage say so when that changes.
+FROM debian:trixie-slim AS postgresql-18
+WORKDIR /tmp/packages
+RUN sed -i s/trixie/forky/ $(find /etc/apt/sources.list* -type f) \
+ && apt-get update \
+ && apt-get download postgresql-client-18 libpq5 \
+ && for package in *.deb; do dpkg-deb --extract "$package" /; done \
+ && install -D /usr/lib/*/libpq.so.5 /usr/lib/postgresql/18/lib/libpq.so.5
+
 
 FROM python AS operator
 COPY --from=operator-packages /opt/venv /opt/venv
@@ -64,8 +74,12 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /usr/share/doc /usr/share/man /usr/share/locale
 COPY --from=postgresql-15 /usr/lib/postgresql/15/bin/psql /usr/lib/postgresql/15/bin/pg_dump /usr/lib/postgresql/15/bin/pg_restore /usr/lib/postgresql/15/bin/
 COPY --from=postgresql-17 /usr/lib/postgresql/17/bin/psql /usr/lib/postgresql/17/bin/pg_dump /usr/lib/postgresql/17/bin/pg_restore /usr/lib/postgresql/17/bin/
-# A library that a client misses has to fail the build, not a backup.
-RUN for client in /usr/lib/postgresql/*/bin/*; do "$client" --version; done
+COPY --from=postgresql-18 /usr/lib/postgresql/18/bin/psql /usr/lib/postgresql/18/bin/pg_dump /usr/lib/postgresql/18/bin/pg_restore /usr/lib/postgresql/18/bin/
+# All clients use the newest of their libraries, as Debian has it wherever several versions are installed.
+COPY --from=postgresql-18 /usr/lib/postgresql/18/lib/libpq.so.5 /usr/lib/postgresql/18/lib/
+RUN echo /usr/lib/postgresql/18/lib > /etc/ld.so.conf.d/00-libpq.conf && ldconfig
+# A library that a client misses has to fail the build, not a backup. They are linked at once, not when needed.
+RUN for client in /usr/lib/postgresql/*/bin/*; do "$client" --version || exit 1; done
 COPY --from=runner-packages /opt/venv /opt/venv
 RUN /opt/venv/bin/python -c 'import MySQLdb'
 RUN printf '#!/bin/sh\nexec python -m tenant_backup.cli "$@"\n' > /usr/local/bin/tenant-backup \

@@ -1,4 +1,4 @@
-"""Run the bench, or a part of it: ONLY=pg, mariadb, tables, repeats, memory, …; SIZE in GB of rows."""
+"""Run the bench, or a part of it: ONLY=pg, mariadb, tables, repeats, memory, files, …; SIZE in GB of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from hack.lab.kubectl import ROOT
 from hack.localcluster import builds
 
-from . import cluster, crowd, mysql, page, postgresql, scale
+from . import cluster, crowd, files, mysql, page, postgresql, scale
 from .figures import Figures
 
 ALONE = (
@@ -19,6 +19,7 @@ ALONE = (
     "tables",
     "repeats",
     "memory",
+    "files",
     "scale",
 )  # with nothing else on the machine
 ON_THE_CLUSTER = ("cluster", "crowd")
@@ -68,6 +69,8 @@ def _alone(figures: Figures, parts: Collection[str], options: argparse.Namespace
         postgresql.measure_repeats(figures, size, runs)
     if "memory" in parts:
         postgresql.measure_memory(figures, [size / 4, size, 5 * size])
+    if "files" in parts:
+        files.measure(figures, size, runs)
     if "scale" in parts:
         scale.measure(figures, options.tenants)
 

@@ -74,7 +74,7 @@ def _full(big: Big, figures: Figures, runs: int) -> None:
 
 def _restore(big: Big, figures: Figures, runs: int) -> None:
     big.shell("pg_dump -Fc -Z 3 -f big.dump")
-    ours, theirs = [], []
+    ours, theirs, analyzed = [], [], []
     for run in range(runs):
         ours.append(seconds(lambda run=run: big.restore(f"ours_{run}")))  # type: ignore[misc]
         big.drop(f"ours_{run}")
@@ -83,6 +83,9 @@ def _restore(big: Big, figures: Figures, runs: int) -> None:
                 lambda: big.shell("PGUSER=postgres createdb -O big theirs; pg_restore -j2 -d theirs big.dump")
             )
         )
+        analyze = seconds(lambda: big.shell("vacuumdb -q --analyze-only -j2 -d theirs"))
+        analyzed.append(theirs[-1] + analyze)
         big.drop("theirs")
     figures.add("pg_restore_seconds", "seconds", ours)
     figures.add_ratio("pg_restore_vs_pg_restore_j2", theirs, ours)
+    figures.add_ratio("pg_restore_vs_restore_and_analyze", analyzed, ours)

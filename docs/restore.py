@@ -208,7 +208,7 @@ def restore(backup: Backup, output: Path) -> None:
     catalogue, manifest = backup.catalogue, backup.manifest
     output.mkdir(parents=True, exist_ok=True)
     for volume in catalogue.get("files", ()):
-        write(backup, [volume["segment"]], output / f"{volume['name']}.tar")
+        write(backup, volume["segments"], output / f"{volume['name']}.tar")
         print(f"{volume['files']} files of volume {volume['name']}: tar --xattrs -xpf {volume['name']}.tar")
     if not manifest["server"]["engine"]:
         return

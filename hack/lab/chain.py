@@ -80,28 +80,11 @@ class Chain:
         watch = _Watch(time.monotonic() + seconds, meanwhile)
         with tempfile.TemporaryDirectory(prefix="tb-") as root:
             mounts = pipeline.Mounts(self.folder / "secrets", store, self.folder / "files")
-            ended = pipeline.run(job, _steps(job), Path(root) / "pod", mounts, watch)
+            ended = pipeline.run(job, Path(root) / "pod", mounts, watch)
         return {
             stage: Ended(stage, item.code, item.result, watch.peaks.get(stage, 0), item.stderr)
             for stage, item in ended.items()
         }
-
-
-_STEPS: dict[type[jobs.Job], Sequence[Sequence[str]]] = {
-    jobs.Backup: pipeline.BACKUP,
-    jobs.Restore: pipeline.RESTORE,
-    jobs.Verify: pipeline.VERIFY,
-}
-
-
-def _steps(job: jobs.Job) -> Sequence[Sequence[str]]:
-    steps = _STEPS.get(type(job), ((type(job).__name__.lower(),),))
-    if not isinstance(job, jobs.Backup | jobs.Restore):
-        return steps
-    alone = () if job.database.engine else ("dump", "load")
-    stage = "gather" if isinstance(job, jobs.Backup) else "place"
-    last = [name for name in steps[-1] if name not in alone]
-    return (*steps[:-1], [*last, *(f"{stage} {volume.name}" for volume in job.files)])
 
 
 class _Watch:

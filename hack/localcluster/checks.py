@@ -31,6 +31,7 @@ PROGRAMS = {  # program: its Debian package
 }
 TEST_PROGRAMS = {
     "initdb": "postgresql",
+    "pgbouncer": "pgbouncer",
     "mariadbd": "mariadb-server",
     "zstd": "zstd",
     "restic": "restic",

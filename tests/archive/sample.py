@@ -130,14 +130,21 @@ def write(
     segments: Segments,
     backup_id: str = BACKUP_ID,
     known: Known | None = None,
+    fingerprint: str = "",
 ) -> Written:
-    """Write a whole backup of tenant acme into `folder`, as the archive stage does."""
+    """Write a whole backup of tenant acme into `folder`, as the archive stage does.
+
+    `fingerprint` is that of every segment.
+    """
     used = keys.writer_keys()
     writer = ArchiveWriter(used, "acme", folder.root, folder.take, known=known)
     for segment_id, (kind, pieces) in segments.items():
+        if fingerprint and writer.take_over(segment_id, fingerprint):
+            continue
         segment = writer.segment(segment_id, kind, "public.t" if kind is Kind.ROWS else None)
         for piece in pieces:
             segment.write(piece)
+        segment.end(fingerprint)
         segment.close()
     written = writer.finish({"tables": [], "engine": "test"})
     manifest = describe(keys, written, backup_id)

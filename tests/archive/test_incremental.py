@@ -300,7 +300,7 @@ for number in range(count):
 entries, live = sorter.finish(1000)
 peak = max(peak, anonymous())
 assert sum(live) == count * 65536
-known = Known([ObjectRef(f"{n:032x}", 1, "", 1) for n in range(1000)], (), entries, [True] * 1000, {})
+known = Known([ObjectRef(f"{n:032x}", 1, "", 1) for n in range(1000)], (), entries, [True] * 1000, {}, {})
 noise, looked = random.Random(1), time.monotonic()
 for number in range(count // 10):
     found = known.chunk(noise.randbytes(32))
@@ -320,3 +320,37 @@ def test_two_million_known_chunks_take_bounded_memory(tmp_path: Path) -> None:
     print(f"{int(grown) >> 20} MiB, {seconds} s to sort, {lookup} µs per lookup")
     assert int(grown) < 64 << 20
     assert list(tmp_path.iterdir()) == []
+
+
+# segments that were not read
+
+
+def _files(content: bytes) -> Segments:
+    return {"files/a/0": (Kind.BLOB, [content])}
+
+
+@pytest.mark.usefixtures("small_packs")
+def test_what_looks_as_it_did_is_taken_over_without_a_byte(folder: Folder, keys: Keyring) -> None:
+    """Its packs and lists are named, its bytes counted; a third backup finds it in the second."""
+    content = random.Random(1).randbytes(3 << 20)
+    first = write(folder, keys, _files(content), fingerprint="as it was")
+    for base, backup_id in ((BACKUP_ID, SECOND), (SECOND, THIRD)):
+        known = known_from(folder, keys, base)
+        written = write(folder, keys, _files(b"not read"), backup_id, known, "as it was")
+        assert read_all(open_reader(folder, keys, backup_id=backup_id)) == {"files/a/0": content}
+        assert (set(written.packs), written.logical) == (set(first.packs), first.logical)
+    other = write(folder, keys, _files(b"other"), "acme_3", known_from(folder, keys, THIRD), "otherwise")
+    assert other.logical == len(b"other")
+
+
+@pytest.mark.usefixtures("small_packs")
+def test_what_is_damaged_is_not_taken_over(folder: Folder, keys: Keyring) -> None:
+    """Whichever of its packs and lists it is: then its files are read."""
+    first = write(folder, keys, _files(random.Random(1).randbytes(3 << 20)), fingerprint="as it was")
+    base = parse((folder.root / names.manifest(BACKUP_ID)).read_bytes())
+    needed = [names.pack(ref.id) for ref in first.packs]
+    needed += [names.index_pack(ref.id) for ref in first.lists if ref.id != base.catalogue.list]
+    assert len(needed) > 2
+    assert known_from(folder, keys, BACKUP_ID).segment("as it was")
+    for name in needed:
+        assert known_from(folder, keys, BACKUP_ID, [name]).segment("as it was") is None

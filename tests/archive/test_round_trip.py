@@ -142,6 +142,7 @@ def test_segments_written_at_once_do_not_mix(
         data = expected[segment_id]
         for at in range(0, len(data), 100_000):
             segment.write(data[at : at + 100_000])
+        segment.end()
         segment.close()
 
     with ThreadPoolExecutor(4) as threads:

@@ -167,9 +167,10 @@ def restore(spec: dict[str, Any] | None = None, **metadata: Any) -> TenantRestor
 REPLACE: dict[str, Any] = {"strategy": "Replace", "target": {"tenantRef": {"name": "acme"}}}
 
 
-def approved(expires: datetime, database: str = "app") -> dict[str, Any]:
+def approved(expires: datetime, database: str | None = "app", **confirm: Any) -> dict[str, Any]:
     """The spec of a Replace with somebody's word."""
-    return {**REPLACE, "approval": {"confirm": {"database": database, "expires": expires.isoformat()}}}
+    word = {"database": database, "expires": expires.isoformat(), **confirm}
+    return {**REPLACE, "approval": {"confirm": word}}
 
 
 def restore_seen(**fields: Any) -> RestoreSeen:

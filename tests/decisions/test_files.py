@@ -82,6 +82,54 @@ def test_a_backup_reads_what_its_contents_say(
     assert contract.from_json(contract.to_json(run.job)) == run.job
 
 
+MODULES = [
+    {"name": "hr", "tables": ["public.a"], "files": ["uploads:hr/**", "uploads:*.hr"]},
+    {"name": "crm", "files": ["scans:**"]},
+    {"name": "billing", "tables": ["public.b"]},
+]
+HR, CRM = contract.Paths("hr", ["hr/**", "*.hr"]), contract.Paths("crm", ["**"])
+
+
+@pytest.mark.parametrize(
+    ("only", "volumes"),
+    [
+        ([], [("uploads", [HR], []), ("scans", [CRM], [])]),
+        (["hr", "billing"], [("uploads", [HR], ["hr"])]),
+        (["hr", "crm"], [("uploads", [HR], ["hr"]), ("scans", [CRM], ["crm"])]),
+        (["billing"], []),
+    ],
+)
+def test_modules_choose_files(only: list[str], volumes: list[Any]) -> None:
+    """A volume of which none of them has anything is not mounted at all."""
+    files = [UPLOADS, {**UPLOADS, "name": "scans"}]
+    found = tenant(more={"files": files, "modules": MODULES})
+    run = run_of(backups.decide(backup_seen(tenant=found, backup=backup({"modules": only})), NOW))
+    assert isinstance(run.job, contract.Backup)
+    assert [(one.name, one.modules, one.only_modules) for one in run.job.files] == volumes
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+
+
+@pytest.mark.parametrize(
+    ("database", "only", "contents", "message"),
+    [
+        (True, [], "All", "module crm of Tenant acme has files of volume scans, which is not"),
+        (True, ["hr"], "Database", "module crm of Tenant acme has files of volume scans, which is not"),
+        (True, ["billing"], "Files", "no module of billing has files"),
+        (False, ["billing"], "All", "no module of billing has files"),
+    ],
+)
+def test_modules_without_the_files_they_should_have_are_refused(
+    database: bool, only: list[str], contents: str, message: str
+) -> None:
+    """A misspelt volume, or nothing to back up."""
+    modules = MODULES if "crm" in message else [MODULES[0], MODULES[2]]
+    more = {"files": [UPLOADS], "modules": modules} | ({} if database else {"database": None})
+    seen = backup_seen(tenant=tenant(more=more), backup=backup({"modules": only, "contents": contents}))
+    plan = backups.decide(seen, NOW)
+    assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
+    assert message in str(plan.status)
+
+
 @pytest.mark.parametrize(("found", "contents"), [(tenant(), "Files"), (ALONE, "Database")])
 def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents: str) -> None:
     """It would be empty, and look like one."""
@@ -89,13 +137,25 @@ def test_a_backup_of_what_the_tenant_has_not_does_not_start(found: Any, contents
     assert reason_of(plan, "Stalled") == Reason.INVALID_SPEC
 
 
-def test_a_tenant_without_a_database_is_ready_without_a_look() -> None:
-    """Its first backup says whether its files can be read; it shares no budget with others of no server."""
-    plan = tenants.decide(tenant_seen(ALONE), NOW)
-    assert plan.status
-    ready = condition(plan.status, "Ready")
-    assert (ready["status"], "database" in plan.status) == ("True", False)
-    assert not [action for action in plan.actions if isinstance(action, Run)]
+@pytest.mark.parametrize(("found", "database"), [(BOTH, "app"), (ALONE, "")])
+def test_a_look_at_a_tenant_walks_its_volumes(found: Any, database: str) -> None:
+    """As who would read them, on the node where they are in use; what was found is in the status."""
+    run = run_of(tenants.decide(tenant_seen(found, node="n1"), NOW))
+    assert isinstance(run.job, contract.Preflight)
+    assert (run.job.database.name, run.job.files, run.node) == (database, [TOLD], "n1")
+    assert contract.from_json(contract.to_json(run.job)) == run.job
+    walked = {"files": 7, "bytes": 42 << 20, "complete": True}
+    ended = job("preflight", generation=1, outcome=succeeded({"volumes": {"uploads": walked}}))
+    status = tenants.decide(tenant_seen(found, jobs=(ended,)), NOW).status
+    assert status
+    ready = condition(status, "Ready")
+    assert (ready["status"], "its files can be read" in ready["message"]) == ("True", True)
+    assert (status["files"], "database" in status) == ([{"name": "uploads", **walked}], False)
+    assert status["estimate"] == {"duration": "6s", "basis": "Size"}
+
+
+def test_tenants_without_a_database_share_no_budget() -> None:
+    """They are on no server."""
     spec = {"files": [UPLOADS]}
     one, other = (of_tenant(document("Tenant", name, spec)) for name in ("acme", "globex"))
     assert one.server != other.server
@@ -209,11 +269,118 @@ def test_a_restore_of_what_is_not_there_does_not_start(fields: Any, reason: Reas
     assert reason_of(restores.decide(restore_seen(**fields), NOW), kind) == reason
 
 
-def test_whoever_approves_a_replace_is_told_that_files_stay() -> None:
-    """Nothing is left out in silence."""
-    plan = restores.decide(restore_seen(tenant=BOTH, restore=restore(REPLACE)), NOW)
+def replacing(database: str | None = None, confirmed: str | None = None, **confirm: Any) -> dict[str, Any]:
+    """The spec of a Replace of the files, with the database or without, and somebody's word."""
+    return {**approved(at(60), confirmed, **confirm), **filling(database=database)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (REPLACE, "swap database app for the restored one and leave its files as they are"),
+        (
+            REPLACE | filling(),
+            "replace all files of uploads (claim acme-uploads) and leave database app as it is: stop who uses them",
+        ),
+        (
+            REPLACE | filling(database="app"),
+            "swap database app for the restored one and replace all files of up",
+        ),
+        (
+            REPLACE | filling(database="app"),
+            'confirm\\":{\\"database\\":\\"app\\",\\"files\\":[\\"uploads\\"],',
+        ),
+        (replacing("app", "app"), "approval.confirm.files is not set, but files of uploads are replaced"),
+        (
+            replacing(None, None, files=["others"]),
+            "approval.confirm.files is others, but files of uploads are",
+        ),
+        (replacing("app", files=["uploads"]), "database is not set, but the live database is app"),
+        (replacing(None, "app", files=["uploads"]), "database is app, but no database is replaced"),
+        (approved(at(60), files=["uploads"]), "files is uploads, but no files are replaced"),
+    ],
+)
+def test_whoever_approves_a_replace_is_told_and_names_all_that_goes(spec: dict[str, Any], says: str) -> None:
+    """Nothing is replaced, or left out, in silence."""
+    plan = restores.decide(restore_seen(tenant=BOTH, restore=restore(spec)), NOW)
     assert plan.status
-    assert "leave its files as they are" in condition(plan.status, "Stalled")["message"]
+    assert reason_of(plan, "Stalled") == Reason.APPROVAL_PENDING
+    assert says in condition(plan.status, "Stalled")["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "database", "files"),
+    [
+        (approved(at(60)), "app", []),
+        (replacing("app", "app", files=["uploads"]), "app", [TOLD]),
+        (replacing(files=["uploads"]), "", [TOLD]),
+    ],
+)
+def test_a_replace_is_of_what_its_target_names(
+    spec: dict[str, Any], database: str, files: list[contract.Volume]
+) -> None:
+    """Without files it is the database; who restores files alone gets no Secret of one."""
+    run = run_of(restores.decide(restore_seen(tenant=BOTH, restore=restore(spec)), NOW))
+    assert isinstance(run.job, contract.Restore)
+    assert (run.job.database.name, run.job.files, run.secrets.admin) == (
+        database,
+        files,
+        "pg-admin" if database else "",
+    )
+
+
+def test_a_replace_of_another_database_does_not_start() -> None:
+    """Its name would be a mistake, or another strategy's."""
+    plan = restores.decide(
+        restore_seen(tenant=BOTH, restore=restore(replacing("copy", "app", files=["uploads"]))), NOW
+    )
+    assert reason_of(plan, "Failed") == Reason.INVALID_SPEC
+
+
+@pytest.mark.parametrize("database", [None, "app"])
+def test_files_that_were_replaced_are_kept_put_back_and_dropped_with_the_database(
+    database: str | None,
+) -> None:
+    """By the one Job that does it for both; status names what is kept as long as it is."""
+    spec = replacing(database, database, files=["uploads"])
+    loaded = (
+        {"restored": {"tables": 3, "rows": 12, "bytes": 99}, "previousDatabase": "app_old_1"}
+        if database
+        else {}
+    )
+    ended = job(
+        "restore",
+        outcome=succeeded({**loaded, "placed": {"uploads": {"files": 7, "bytes": 70, "skipped": []}}}),
+    )
+    plan = restores.decide(restore_seen(tenant=BOTH, restore=restore(spec), jobs=(ended,)), NOW)
+    assert plan.status
+    assert (plan.status["previousFiles"], plan.status["undoUntil"]) == (["uploads"], "2024-01-16T14:30:25Z")
+    kept: dict[str, Any] = {"tenant": BOTH, "status": plan.status}
+    undo = restore(spec | {"undo": True}, generation=2)
+    for seen, when, action in [
+        (restore_seen(**kept, restore=undo), at(60), "Undo"),
+        (restore_seen(**kept, restore=restore(spec)), at(24 * 3600), "DropPrevious"),
+    ]:
+        run = run_of(restores.decide(seen, when))
+        assert isinstance(run.job, contract.Swap)
+        assert (run.job.action, run.job.files) == (action, [TOLD])
+        assert (run.job.database.name, run.secrets.admin) == (("app", "pg-admin") if database else ("", ""))
+        assert contract.from_json(contract.to_json(run.job)) == run.job
+    done = job("swap", generation=2, outcome=succeeded({}))
+    plan = restores.decide(restore_seen(**kept, restore=restore(spec), jobs=(done,)), at(24 * 3600 + 5))
+    assert plan.status
+    assert not {"previousDatabase", "previousFiles", "undoUntil"} & plan.status.keys()
+    late = restores.decide(restore_seen(tenant=BOTH, status=plan.status, restore=undo), at(25 * 3600))
+    assert late.status
+    reason = Reason.DATABASE_NOT_FOUND if database else Reason.FILES_NOT_FOUND
+    assert condition(late.status, "Undone")["reason"] == reason
+
+
+def test_what_is_kept_waits_for_a_tenant_that_does_not_name_its_volume_any_more() -> None:
+    """Nothing is forgotten: it goes on when the volume is named again."""
+    status = {"state": "Succeeded", "previousFiles": ["uploads"], "undoUntil": "2024-01-15T14:30:25Z"}
+    plan = restores.decide(restore_seen(status=status, restore=restore(replacing(files=["uploads"]))), at(60))
+    assert (plan.actions, plan.status, len(plan.wait_for)) == ((), None, 1)
 
 
 def test_what_came_back_is_counted_over_all_volumes() -> None:

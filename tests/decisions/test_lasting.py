@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tenant_backup.contract.reasons import Reason
@@ -75,6 +77,84 @@ def test_a_ready_tenant_costs_nothing() -> None:
     again = tenants.decide(tenant_seen(status=first, jobs=(job("preflight", generation=1),)), at(1000))
     assert again.status == first
     assert all(isinstance(action, ExpireJob) for action in again.actions)
+
+
+def test_what_modules_leave_out_is_in_the_status_while_it_is_so() -> None:
+    """Tables that no module claims, foreign keys that leave one; a list of nothing is not shown."""
+    lists = {
+        "unclaimedTables": {"count": 2, "names": ["public.a", "public.b"]},
+        "leavingForeignKeys": {"count": 1, "names": ["public.a.k (module hr)"]},
+    }
+    first = _looked({"database": FOUND | lists}, {})
+    assert {key: first[key] for key in lists} == lists
+    assert first["database"] == FOUND
+    empty = {key: {"count": 0, "names": []} for key in lists}
+    assert not lists.keys() & _looked({"database": FOUND | empty}, first).keys()
+
+
+def _looked(facts: dict[str, Any], status: Any) -> Any:
+    done = job("preflight", generation=1, outcome=succeeded(facts))
+    return tenants.decide(
+        tenant_seen(status={**status, "lookedAt": "2024-01-01T00:00:00Z"}, jobs=(done,)), NOW
+    ).status
+
+
+@pytest.mark.parametrize(
+    ("backups", "size", "brake", "estimate"),
+    [
+        ((), 4 << 30, None, {"duration": "1m47s", "basis": "Size"}),
+        ((), 4 << 30, "8Mi", {"duration": "8m37s", "basis": "Size"}),
+        ((30, 10, 20), 4 << 30, None, {"duration": "20s", "basis": "Backups"}),
+        ((900, 10, 10, 10, 10, 10, 10, 10), 0, None, {"duration": "10s", "basis": "Backups"}),
+        ((), None, None, None),
+    ],
+)
+def test_a_backup_takes_as_long_as_those_before_it_or_as_there_is_to_read(
+    backups: tuple[int, ...], size: int | None, brake: str | None, estimate: dict[str, str] | None
+) -> None:
+    """The last seven of everything; parts and failures say nothing."""
+    made = [
+        summary(f"b{number}", started=at(100 * number - seconds), completed=at(100 * number))
+        for number, seconds in enumerate(backups)
+    ]
+    others = [
+        summary("part", modules=("hr",), started=at(-9999)),
+        summary("rows", contents="Database", started=at(-9999)),
+        summary("bad", health="Corrupt", started=at(-9999)),
+    ]
+    facts = {"database": {"version": "17.2"} | ({} if size is None else {"sizeBytes": size})}
+    done = job("preflight", generation=1, outcome=succeeded(facts))
+    acme = tenant(**({"readRate": brake} if brake else {}))
+    plan = tenants.decide(tenant_seen(acme, jobs=(done,), backups=(*made, *others)), NOW)
+    assert plan.status
+    assert plan.status.get("estimate") == estimate
+
+
+DAY = 24 * 3600
+
+
+def test_once_a_day_it_is_looked_at_again() -> None:
+    """Passwords run out and tables are made without a new spec; until the look has ended the last one holds."""
+    first = _looked(FACTS, {})
+    calm, due = (tenants.decide(tenant_seen(status=first), at(wait)) for wait in (DAY - 1, DAY + 2 * 3600))
+    assert not any(isinstance(action, Run) for action in calm.actions)
+    assert calm.retry_in
+    assert any(
+        isinstance(action, Run)
+        for action in tenants.decide(tenant_seen(status=first), at(DAY - 1 + calm.retry_in)).actions
+    )
+    assert any(isinstance(action, Run) for action in due.actions)
+    assert due.status == first
+    for fields, ready in [
+        ({"running": True}, "True"),
+        ({"outcome": Ended(False, Reason.AUTHENTICATION_FAILED, "no")}, "False"),
+        ({"outcome": succeeded(FACTS)}, "True"),
+    ]:
+        again = job("preflight", generation=1, created=at(DAY + 2 * 3600), **fields)
+        status = tenants.decide(tenant_seen(status=first, jobs=(again,)), at(DAY + 2 * 3600)).status
+        assert status
+        assert condition(status, "Ready")["status"] == ready
+        assert (status["lookedAt"] != first["lookedAt"]) == ("outcome" in fields and ready == "True")
 
 
 def test_a_new_spec_is_looked_at_again() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure
 from tenant_backup.stages import wire
+from tenant_backup.stages.meeting import Meeting
 
 
 @dataclass
@@ -108,10 +109,18 @@ class ArchivePeer:
 
 
 class OpenPeer:
-    """Listens where `open` would and gives out one kept backup. `on_segment` may interfere before the verdict."""
+    """Listens where `open` would and gives out one kept backup. `on_segment` may interfere before the verdict.
 
-    def __init__(self, kept: Kept, *, on_segment: Callable[[str], None] | None = None) -> None:
+    `parts` are those who restore it together; when one of them goes away, it leaves the others, too.
+    """
+
+    def __init__(
+        self, kept: Kept, *, on_segment: Callable[[str], None] | None = None, parts: Sequence[str] = ("",)
+    ) -> None:
         self.kept = kept
+        self._parts, self._meeting = parts, Meeting(list(parts))
+        self._connections: list[socket.socket] = []
+        self._left = False  # a part went away, and the others are left alone
         self.done = threading.Event()
         self._on_segment = on_segment
         self._server = wire.listen(paths.RUN / paths.OPEN_SOCKET)
@@ -128,16 +137,31 @@ class OpenPeer:
                 connection, _ = self._server.accept()
             except OSError:
                 return
+            self._connections.append(connection)
+            if self._left:
+                connection.close()
+                continue
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        reader = wire.Reader(connection, "load")
+        reader, part, done = wire.Reader(connection, "load"), None, False
         try:
             while (message := reader.message_or_end()) is not None:
-                self._answer(connection, message)
+                if message.get("get") == "catalogue":
+                    part = message.get("volume", "")
+                done = done or "done" in message
+                if "come" in message:
+                    self._meeting.come(str(part), connection, message)
+                else:
+                    self._answer(connection, message)
         except (Failure, OSError):
             pass
         finally:
+            if part is not None and not done and len(self._parts) > 1:
+                self._left = True
+                for each in self._connections:
+                    with contextlib.suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
             connection.close()
 
     def _answer(self, connection: socket.socket, message: dict[str, Any]) -> None:

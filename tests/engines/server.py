@@ -1,8 +1,12 @@
-"""A real PostgreSQL of this machine, for tests: started once, on loopback, as the user postgres."""
+"""A real PostgreSQL on this machine, for tests: started once, on loopback, never as root.
+
+Version 15 is the machine's own package; others run in the file system of their test image.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -17,9 +21,11 @@ from pathlib import Path
 
 import psycopg
 
+from hack.lab import roots
 from tenant_backup.contract.job import Database
 
 INSTALLED = Path("/usr/lib/postgresql")
+OWN = 15  # the version of this machine's package
 PASSWORDS = {"postgres": "super:secret\\word", "tenant": "te'nant secret", "app_admin": "admin secret"}
 _CONFIGURATION = """
 listen_addresses = '127.0.0.1'
@@ -34,31 +40,51 @@ wal_level = logical
 log_min_messages = warning
 """
 _ACCESS = """
-local all postgres trust
+local all,replication postgres trust
 host all all 127.0.0.1/32 scram-sha-256
 """
 
 
-def _run(*command: str) -> None:
-    as_postgres = (
-        ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
-    )
-    subprocess.run([*as_postgres, *command], check=True, stdout=subprocess.DEVNULL)
+@functools.cache
+def _root(version: int) -> Path:
+    return roots.root(f"test-postgres:{version}")
+
+
+def client(version: int, name: str, folder: Path) -> Path:
+    """Return a client program of a version, made below `folder` as it would be below /usr/lib/postgresql.
+
+    That of an image is started by the image's loader, with its libraries: it is this machine's process.
+    """
+    made = folder / str(version) / "bin" / name
+    program = INSTALLED / str(version) / "bin" / name
+    if made.is_symlink() or made.exists():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    if version == OWN:
+        made.symlink_to(program)
+        return made
+    root = _root(version)
+    (loader,) = root.glob("usr/lib*/ld-linux*.so.*")
+    (libpq,) = root.glob("usr/lib/*/libpq.so.5")
+    made.write_text(f'#!/bin/sh\nexec {loader} --library-path {libpq.parent} {root}{program} "$@"\n')
+    made.chmod(0o755)
+    return made
 
 
 @dataclass
 class Server:
     """One PostgreSQL server with its own folder and port."""
 
-    version: int = 15
+    version: int = OWN
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="tb-pg-")))
     port: int = 0
+    settings: dict[str, str] = field(default_factory=dict)  # beside those of the configuration file
 
     def create(self) -> None:
         """Make the cluster and start it."""
         if os.getuid() == 0:
-            shutil.chown(self.folder, "postgres")
-        self.port = _free_port()
+            shutil.chown(self.folder, "postgres" if self.version == OWN else roots.USER)
+        self.port = free_port()
         self._program("initdb", "-D", str(self.data), "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8")
         configuration = _CONFIGURATION.format(folder=self.folder)
         with (self.data / "postgresql.conf").open("a") as file:
@@ -80,7 +106,26 @@ class Server:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         log = str(self.folder / "log")
-        self._program("pg_ctl", "-D", str(self.data), "-o", f"-p {self.port}", "-l", log, "-w", "start")
+        options = [f"-p {self.port}", *(f"-c {name}={value}" for name, value in self.settings.items())]
+        self._program("pg_ctl", "-D", str(self.data), "-o", " ".join(options), "-l", log, "-w", "start")
+
+    def standby(self, **settings: str) -> Server:
+        """Copy this server as it runs and start the copy, which follows it from now on."""
+        copy = Server(self.version)
+        copy.settings = {"unix_socket_directories": str(copy.folder), **settings}
+        if os.getuid() == 0:
+            shutil.chown(copy.folder, "postgres")
+        copy.port = free_port()
+        where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres"]
+        self._program("pg_basebackup", *where, "-D", str(copy.data), "-R", "-c", "fast", "--no-sync")
+        copy.start()
+        return copy
+
+    def caught_up(self, primary: Server) -> None:
+        """Wait until everything that `primary` has committed is here."""
+        position = primary.scalar("SELECT pg_current_wal_lsn()")
+        while not self.scalar(f"SELECT pg_last_wal_replay_lsn() >= '{position}'"):
+            time.sleep(0.01)
 
     def kill(self) -> None:
         """End the server at once, as a lost node would."""
@@ -116,20 +161,15 @@ class Server:
         """Run one query; return its first value."""
         return self.sql(text, database)[0][0]
 
-    def psql(self, database: str, file: Path, **variables: str) -> None:
-        """Run a script."""
-        settings = [item for key, value in variables.items() for item in ("-v", f"{key}={value}")]
-        program = str(INSTALLED / str(self.version) / "bin" / "psql")
-        where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", database]
-        subprocess.run([program, "-X", "-q", *where, *settings, "-f", str(file)], check=True)
+    def psql(self, database: str, *scripts: Path) -> None:
+        """Run scripts in one session."""
+        files = [word for script in scripts for word in ("-f", str(script))]
+        subprocess.run([*self._client("psql", database), "-X", "-q", *files], check=True)
 
-    def pg_dump(self, database: str, *flags: str) -> str:
-        """What pg_dump writes about a database, without its random lines."""
-        program = str(INSTALLED / str(self.version) / "bin" / "pg_dump")
-        where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", database]
-        text = subprocess.run([program, *where, *flags], check=True, capture_output=True).stdout.decode(
-            "latin-1"
-        )
+    def pg_dump(self, database: str, *flags: str, version: int | None = None) -> str:
+        """What pg_dump, of the server's version unless told, writes about a database; without its random lines."""
+        command = [*self._client("pg_dump", database, version), *flags]
+        text = subprocess.run(command, check=True, capture_output=True).stdout.decode("latin-1")
         return "\n".join(
             line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
         )
@@ -172,21 +212,40 @@ class Server:
                 time.sleep(0.002)
 
     def fingerprint(self, database: str) -> dict[str, str]:
-        """Rows and an order-independent hash per table, computed by the server."""
+        """Rows and a hash per table, computed by the server, whatever the order of rows and columns.
+
+        A column that a parent got after its child comes first in the child's definition.
+        """
         found = self.sql(
-            """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
-               JOIN pg_namespace n ON n.oid = c.relnamespace
+            """SELECT format('%I.%I', n.nspname, c.relname), (
+               SELECT coalesce(string_agg('t.' || quote_ident(attname), ', ' ORDER BY attname), '')
+               FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE c.relkind IN ('r', 'm') AND c.relispopulated AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'""",
             database,
         )
-        query = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM ONLY {} t"
-        return {str(name): str(self.scalar(query.format(name), database)) for (name,) in sorted(found)}
+        query = (
+            "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(ROW({})::text, 0)), 0) FROM ONLY {} t"
+        )
+        return {
+            str(name): str(self.scalar(query.format(columns, name), database))
+            for name, columns in sorted(found)
+        }
+
+    def _client(self, name: str, database: str, version: int | None = None) -> list[str]:
+        program = client(version or self.version, name, self.folder)
+        return [str(program), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", database]
 
     def _program(self, name: str, *arguments: str) -> None:
-        _run(str(INSTALLED / str(self.version) / "bin" / name), *arguments)
+        who = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+        if self.version != OWN:
+            who = roots.inside(_root(self.version), self.folder)
+        command = [*who, str(INSTALLED / str(self.version) / "bin" / name), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on loopback that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.postgresql import exchange, failures, names, properties, ranges, session, toc
-from tenant_backup.engines.postgresql.definitions import statements
+from tenant_backup.engines.postgresql import (
+    clients,
+    exchange,
+    failures,
+    names,
+    properties,
+    ranges,
+    session,
+    toc,
+)
+from tenant_backup.engines.postgresql.definitions import statements, untolerated
 from tenant_backup.engines.postgresql.inventory import Size, Table
 from tenant_backup.engines.postgresql.standing import Next, Standing, decide
 
-HEAP = Table(1, "public", "t", "r", "o", True, True, False, (), ("a",), (), ())
-OTHER = Table(1, "public", "t", "r", "o", False, True, False, (), ("a",), (), ())
+HEAP = Table(1, "public", "t", "r", "o", True, True, False, "", "", (), ("a",), (), ())
+OTHER = Table(1, "public", "t", "r", "o", False, True, False, "", "", (), ("a",), (), ())
 
 
 def bounds(table: Table, blocks: int, size: int) -> list[tuple[int, int | None]]:
@@ -129,6 +140,35 @@ def test_what_a_program_says_becomes_a_reason(text: str, reason: Reason, *, retr
     failure = failures.of_text(text, Reason.DUMP_FAILED, "dumping")
     assert (failure.reason, failure.retriable) == (reason, retriable)
     assert text.rpartition("  ")[2].split(": ")[-1] in failure.message
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"), [(150008, "15"), (160004, "17"), (170010, "17"), (180000, "18"), (190000, None)]
+)
+def test_the_oldest_client_that_knows_the_server_is_taken(
+    tmp_path: Path, server: int, expected: str | None
+) -> None:
+    """A server newer than every client is refused with what to do."""
+    for version in ("15", "17", "18"):
+        (tmp_path / version / "bin").mkdir(parents=True)
+        (tmp_path / version / "bin" / "pg_dump").touch()
+    if expected:
+        assert clients.program("pg_dump", server, tmp_path) == f"{tmp_path}/{expected}/bin/pg_dump"
+        return
+    with pytest.raises(Failure) as caught:
+        clients.program("pg_dump", server, tmp_path)
+    assert caught.value.reason is Reason.CLIENT_TOO_OLD
+    for words in ("PostgreSQL 19", "15, 17, 18", "newer runner image"):
+        assert words in caught.value.message
+
+
+def test_of_what_pg_restore_says_one_error_means_nothing() -> None:
+    """A setting that an old server does not know, in whatever language it says so."""
+    nothing = "pg_restore: error: could not execute query: FEHLER:  x »transaction_timeout«\nCommand was: SET transaction_timeout = 0;\n"
+    warning = "pg_restore: warning: errors ignored on restore: 1\n"
+    real = "pg_restore: error: could not execute query: ERROR:  y\nCommand was: CREATE TABLE transaction_timeout ();\n"
+    assert untolerated(nothing + nothing + warning) == ""
+    assert untolerated(nothing + real + warning) == real
 
 
 def test_names_in_the_server_fit_and_tell_restores_apart() -> None:

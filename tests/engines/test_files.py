@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import tarfile
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -19,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from tenant_backup.contract.job import Paths
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.files import names, reading, tar
+from tenant_backup.engines.files import looking, names, reading, tar
 from tenant_backup.engines.files.reading import Session
-from tests.dying import is_killed
-from tests.engines.trees import described, grow, mounted, place, read, volume
-
-NOBODY = 65534
+from tests.dying import is_killed_before
+from tests.engines.owners import NOBODY, as_nobody
+from tests.engines.trees import ALONE, described, filling, grow, mounted, place, read, volume
 
 
 @pytest.fixture
@@ -36,34 +33,6 @@ def site(short_path: Path) -> Iterator[Path]:
         (short_path / name).mkdir()
     with mounted(short_path):
         yield short_path
-
-
-def as_nobody(work: Callable[[], Any]) -> Any:
-    """Run `work` in a process without any rights of root's; return what it returns, or raise its Failure."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            try:
-                said: dict[str, Any] = {"done": work()}
-            except Failure as failure:
-                said = {"reason": failure.reason, "message": failure.message}
-            os.write(writer, json.dumps(said).encode())
-        except BaseException:
-            traceback.print_exc()
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = json.loads(pipe.read() or "{}")
-    os.waitpid(child, 0)
-    if "reason" in said:
-        raise Failure(Reason(said["reason"]), said["message"])
-    return said["done"]
 
 
 # what comes back
@@ -78,7 +47,7 @@ def test_every_tree_comes_back_as_it_was(site: Path, seed: int) -> None:
     assert described(site / "copy") == described(site / "live")
     assert (placed["files"], placed["skipped"]) == (document["files"], [])
     (left,) = (site / "copy" / ".tenant-backup").rglob("*")
-    assert (left.suffix, left.is_dir()) == (".done", True)
+    assert (left.suffix, left.is_dir()) == (".done", False)
     assert read(volume("live"))[0] == tape
     assert read(volume("copy"))[0] == tape
 
@@ -147,6 +116,25 @@ def test_what_is_excluded_is_left_out_with_all_below_it(site: Path) -> None:
     }  # fmt: skip
 
 
+def test_modules_choose_files_and_count_them(site: Path) -> None:
+    """Directories are always complete; a file of two modules is counted in both, one of none in neither."""
+    for name in ("hr/a", "hr/deep/b", "crm/c", "shared.hr", "other"):
+        (site / "live" / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / "live" / name).write_bytes(b"x" * 10)
+    modules = [Paths("hr", ["hr/**", "*.hr"]), Paths("crm", ["crm/*", "*.hr"]), Paths("none", ["x"])]
+    counted = [
+        {"name": "hr", "files": 3, "bytes": 30},
+        {"name": "crm", "files": 2, "bytes": 20},
+        {"name": "none", "files": 0, "bytes": 0},
+    ]
+    _, document = read(volume("live", modules=modules))
+    assert (document["files"], document["modules"]) == (5, counted)
+    tape, document = read(volume("live", modules=modules, only_modules=["crm"]))
+    assert (document["files"], document["modules"][1]) == (2, counted[1])
+    place(volume("copy"), "uid", tape, document)
+    assert set(described(site / "copy")) == {b"crm", b"crm/c", b"hr", b"hr/deep", b"shared.hr"}
+
+
 def test_what_is_no_file_is_listed_and_left_out(site: Path) -> None:
     """A socket or a pipe has no contents; a backup without them is complete."""
     os.mkfifo(site / "live" / "pipe")
@@ -209,7 +197,7 @@ def test_a_file_that_never_stays_is_marked_and_all_else_is_whole(
 def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that becomes a file is that file; a file that goes is gone."""
+    """A file that goes is gone, a directory is empty; one that becomes a file is so, too, and marked."""
     for name in ("b/x", "c/x", "d"):
         (site / "live" / name).parent.mkdir(exist_ok=True)
         (site / "live" / name).write_bytes(b"x")
@@ -221,18 +209,18 @@ def test_what_is_deleted_or_replaced_while_it_is_listed_is_no_failure(
     _before_each_copy(monkeypatch, meddle, times=1)
     tape, document = read(volume("live"))
     place(volume("copy"), "uid", tape, document)
-    assert set(described(site / "copy")) == {b"a", b"c"}
-    assert (site / "copy" / "c").read_bytes() == b"now\n"
+    assert set(described(site / "copy")) == {b"a", b"b", b"c"}
+    assert document["changed"] == {"count": 1, "paths": ["c"]}
 
 
 def _before_each_copy(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None], times: int = 100) -> None:
     real, left = Session._send_file, [times]
 
-    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> int:
+    def send_file(session: Session, entry: tar.Entry, descriptor: int) -> None:
         if left[0]:
             left[0] -= 1
             meddle()
-        return real(session, entry, descriptor)
+        real(session, entry, descriptor)
 
     monkeypatch.setattr(reading.Session, "_send_file", send_file)
 
@@ -250,11 +238,32 @@ def test_unreadable_files_are_a_failure_that_names_them(site: Path) -> None:
     with pytest.raises(Failure) as caught:
         as_nobody(lambda: read(volume("live")) and None)
     assert caught.value.reason is Reason.PERMISSION_DENIED
-    assert "secret0, secret1, secret2, secret3, secret4 and 4 more" in caught.value.message
+    assert "shut, secret0, secret1, secret2, secret3 and 4 more" in caught.value.message
     assert "securityContext" in caught.value.message
     (site / "live").chmod(0o700) if os.geteuid() == 0 else (site / "live").chmod(0)
     with pytest.raises(Failure, match=r"cannot read \."):
         as_nobody(lambda: read(volume("live")) and None)
+
+
+def test_a_look_says_what_a_backup_would(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without reading a file: how much there is, or the same refusal; it does not take for ever."""
+    (site / "live" / "cache").mkdir()
+    for path in ("letter", "cache/x", "cache/y"):
+        (site / "live" / path).write_bytes(b"x" * 10000)
+    (site / "live" / "link").symlink_to("letter")
+    found = as_nobody(lambda: looking.look(volume("live", exclude=["cache/x"])))
+    assert (found["files"], found["complete"], 20000 <= found["bytes"] < 40000) == (3, True, True)
+    monkeypatch.setattr(looking, "_PATIENCE", 0.0)
+    assert looking.look(volume("live"))["complete"] is False
+    monkeypatch.undo()
+    (site / "live" / "letter").chmod(0)
+    (site / "live" / "shut").mkdir(mode=0)
+    with pytest.raises(Failure) as caught:
+        as_nobody(lambda: looking.look(volume("live")))
+    with pytest.raises(Failure) as said:
+        as_nobody(lambda: read(volume("live")) and None)
+    assert (caught.value.reason, caught.value.message) == (said.value.reason, said.value.message)
+    assert "letter, shut" in caught.value.message
 
 
 def test_without_rights_files_come_back_as_ones_own(site: Path) -> None:
@@ -283,7 +292,7 @@ def test_without_rights_files_come_back_as_ones_own(site: Path) -> None:
 def test_a_volume_that_may_not_be_written_says_so(site: Path) -> None:
     """Before anything of the backup is asked for."""
     (site / "copy").chmod(0o555)
-    with pytest.raises(Failure, match="make its top writable") as caught:
+    with pytest.raises(Failure, match="make it writable") as caught:
         as_nobody(lambda: place(volume("copy"), "uid", tar.END, {}))
     assert caught.value.reason is Reason.PERMISSION_DENIED
 
@@ -304,7 +313,7 @@ def test_a_restore_that_is_killed_anywhere_is_ended_by_the_next(site: Path) -> N
     for step in count():
         top, target = site / f"v{step}", volume(f"v{step}")
         top.mkdir()
-        if not _killed_before(step, partial(place, target, "uid", tape, document)):
+        if not is_killed_before(step, partial(place, target, "uid", tape, document)):
             break
         seen = set(described(top))
         assert not seen or not list(top.glob(".tenant-backup/*.new"))
@@ -312,43 +321,6 @@ def test_a_restore_that_is_killed_anywhere_is_ended_by_the_next(site: Path) -> N
         place(target, "uid" if seen or step % 2 else "another uid", tape, document)
         assert described(top) == wanted
     assert step > 25
-
-
-STEPS = (
-    "mkdir",
-    "rename",
-    "symlink",
-    "link",
-    "chown",
-    "fchmod",
-    "utime",
-    "fsync",
-    "pwrite",
-    "open",
-    "unlink",
-    "rmdir",
-)
-
-
-def _killed_before(step: int, work: Callable[[], Any]) -> bool:
-    """Run `work` in a process that is killed before its step of that number; return whether it was."""
-    left = [step]
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return real(*arguments, **options)
-
-        return call
-
-    def doomed() -> None:
-        for name in STEPS:
-            setattr(os, name, dying(getattr(os, name)))
-        work()
-
-    return is_killed(doomed)
 
 
 def test_a_volume_that_is_not_empty_is_not_touched(site: Path) -> None:
@@ -379,7 +351,7 @@ def test_what_came_meanwhile_is_not_overwritten(site: Path, monkeypatch: pytest.
         (site / "copy" / "a").write_bytes(b"theirs")
 
     monkeypatch.setattr(os, "fsync", meddle)
-    with pytest.raises(Failure, match="a came to volume copy") as caught:
+    with pytest.raises(Failure, match="was empty before it was restored, and has now a") as caught:
         place(volume("copy"), "uid", tape, document)
     assert (caught.value.reason, (site / "copy" / "a").read_bytes()) == (Reason.NAME_TAKEN, b"theirs")
 
@@ -401,7 +373,7 @@ def test_two_restores_of_one_volume_do_not_meet(site: Path) -> None:
 
     from tenant_backup.engines.files import placing
 
-    placing.place(volume("copy"), "uid", document, Slow())
+    placing.place(filling(volume("copy"), "uid"), volume("copy"), document, Slow(), ALONE)
     assert described(site / "copy") == described(site / "live")
 
 
@@ -448,7 +420,7 @@ def _other(path: bytes, kind: tar.Type, target: bytes = b"") -> bytes:
 def test_nothing_leads_out_of_the_volume(site: Path, tape: bytes) -> None:
     """Whatever a tar says, it is refused, and nothing is there afterwards that was not before."""
     (site / "outside").write_bytes(b"untouched")
-    document = {"name": "copy", "segment": "files/copy", "files": 1, "bytes": 4}
+    document = {"name": "copy", "segments": ["files/copy/0"], "files": 1, "bytes": 4}
     with pytest.raises(Failure) as caught:
         place(volume("copy"), "uid", tape + tar.END, document)
     assert caught.value.reason in (Reason.CHECKSUM_MISMATCH, Reason.VOLUME_UNAVAILABLE, Reason.LOAD_FAILED)

@@ -81,6 +81,7 @@ INSERT INTO booked VALUES (1, '[2024-01-01,2024-01-02)'), (2, '[2024-01-02,2024-
 INSERT INTO booked VALUES (3, '[2024-01-05,2024-01-06)');
 ALTER TABLE booked ADD CONSTRAINT later CHECK (room < 3) NOT VALID;
 CREATE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2';
+CREATE AGGREGATE total(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND = '0');
 CREATE INDEX computed_double ON computed (public.double(a)) WHERE a > 5;
 CREATE STATISTICS both_columns ON a, c FROM computed;
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.t := 'touched'; RETURN NEW; END $$;
@@ -96,6 +97,8 @@ CREATE MATERIALIZED VIEW not_filled AS SELECT 1 AS a WITH NO DATA;
 CREATE TABLE policed (id int, who text); INSERT INTO policed VALUES (1, 'a'), (2, 'b');
 ALTER TABLE policed ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON policed USING (who = current_user);
+CREATE POLICY of_leaver ON policed AS RESTRICTIVE TO leaver USING (false);
+CREATE POLICY also_leaver ON policed TO reader, leaver USING (true);
 CREATE PUBLICATION cats FOR TABLE animal WHERE (id > 1);
 COMMENT ON TABLE animal IS E'it''s \\ "quoted"';
 COMMENT ON COLUMN animal.name IS 'ü';

@@ -10,12 +10,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tenant_backup.contract import paths
-from tenant_backup.contract.job import Volume
-from tenant_backup.engines.files import placing, reading
+from tenant_backup.contract.job import NO_DATABASE, Restore, Store, Swap, Tenant, Volume
+from tenant_backup.engines.files import placing, reading, switching
 from tenant_backup.engines.files.names import LEFT_ALONE
+from tenant_backup.engines.seam import Piece, Sent, Together
 
 _ODD = [
     b"plain",
@@ -149,19 +150,25 @@ def mounted(folder: Path) -> Iterator[Path]:
         paths.FILES = before
 
 
-def read(source: Volume) -> tuple[bytes, dict[str, Any]]:
-    """Read a volume through a real socket; return the tar and what the catalogue says. Raises Failure."""
+def read(
+    source: Volume, sent: Callable[[Piece, Sent], None] = lambda _piece, _sent: None
+) -> tuple[bytes, dict[str, Any]]:
+    """Read a volume through a real socket; return the tar and what the catalogue says of it as one segment.
+
+    `sent` is told what the session said of each piece. Raises Failure.
+    """
     ours, theirs = socket.socketpair()
     process, blocks = _drain(theirs)
     with ours, reading.reading(source) as held:
         session = held.session(ours.fileno(), lambda _kill: None)
         try:
-            (piece,) = held.pieces
-            session.send(piece)
+            for piece in held.pieces:
+                sent(piece, session.send(piece))
         finally:
+            session.close()
             ours.close()
             process()
-        return b"".join(blocks), held.catalogue({})
+        return b"".join(blocks), held.catalogue({}) | {"segments": ["all"]}
 
 
 def _drain(connection: socket.socket) -> tuple[Callable[[], None], list[bytes]]:
@@ -198,6 +205,59 @@ class Kept:
         return {"rows": None, "bytes": len(self._tape)}
 
 
+class Alone:
+    """See seam.Together: the only part of a restore, which decides by itself."""
+
+    def begin(self, *, committed: bool) -> bool:
+        """See seam.Together."""
+        return committed
+
+    def meet(self, step: str) -> None:
+        """See seam.Together."""
+
+    def ended(self, *, committed: bool) -> bool:
+        """See seam.Together."""
+        return committed
+
+
+ALONE = Alone()
+
+
+def filling(target: Volume, uid: str, strategy: str = "NewDatabase", **changes: Any) -> Restore:
+    """A restore of this volume and nothing else."""
+    tenant = Tenant("cluster", "lab", "acme", "acme")
+    known: dict[str, Any] = {
+        "strategy": strategy,
+        "source": tenant,
+        "tenant": tenant,
+        "database": NO_DATABASE,
+        "target_database": "",
+        "store": Store("volume"),
+        "backup_id": "acme_1",
+        "manifest_sha256": "",
+        "signing_key": "",
+        "files": [target],
+    }
+    return Restore(uid, "r1", **(known | changes))
+
+
 def place(target: Volume, uid: str, tape: bytes, document: dict[str, Any]) -> dict[str, Any]:
-    """Restore a volume from a tar. Raises Failure."""
-    return placing.place(target, uid, document, Kept(tape))
+    """Restore a volume, which has to be empty, from a tar. Raises Failure."""
+    return placing.place(filling(target, uid), target, document, Kept(tape), ALONE)
+
+
+def put(
+    target: Volume,
+    uid: str,
+    tape: bytes,
+    document: dict[str, Any],
+    together: Together = ALONE,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Replace the files of a volume by those in a tar. Raises Failure."""
+    return placing.place(filling(target, uid, "Replace", **changes), target, document, Kept(tape), together)
+
+
+def switch(target: Volume, uid: str, action: Literal["Undo", "DropPrevious"]) -> None:
+    """Undo that, or drop what it kept. Raises Failure."""
+    switching.carry_out(Swap(uid, "r1", action, NO_DATABASE, "", [target]), target)

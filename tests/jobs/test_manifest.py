@@ -199,12 +199,51 @@ def files_pod(purpose: str, *, database: bool = True, volume: bool = False) -> d
             objects.restore_seen(tenant=acme, store=where, restore=objects.restore({"target": target})),
             objects.NOW,
         ),
+        "swap": lambda: restore.decide(
+            objects.restore_seen(
+                tenant=acme,
+                status={
+                    "state": "Succeeded",
+                    "previousFiles": ["uploads", "exports"],
+                    "undoUntil": objects.CREATED,
+                    **({"previousDatabase": "app_old"} if database else {}),
+                },
+                restore=objects.restore({"target": target, "strategy": "Replace"}),
+            ),
+            objects.NOW,
+        ),
     }
     return dict(manifest(run_of(plans[purpose]()), RUNNER)["spec"]["template"]["spec"])
 
 
+def test_a_preflight_walks_each_volume_as_who_would_read_it() -> None:
+    """Read-only, without a Secret, and without an fsGroup, which would change what is there."""
+    acme = objects.tenant(more={"files": FILES})
+    run = run_of(tenant.decide(objects.tenant_seen(acme, node="n1"), objects.NOW))
+    pod = dict(manifest(run, RUNNER)["spec"]["template"]["spec"])
+    assert list(containers(pod)) == ["preflight", "survey-uploads", "survey-exports"]
+    for name, user in (("uploads", 1000), ("exports", 2000)):
+        one = containers(pod)[f"survey-{name}"]
+        assert (one["args"], one["securityContext"]["runAsUser"]) == (["survey", name], user)
+        assert {mount["name"]: mount["readOnly"] for mount in one["volumeMounts"]} == {
+            "run": False,
+            f"files-{name}": True,
+        }
+    assert pod["securityContext"]["supplementalGroups"] == [1002, 2002]
+    assert "fsGroup" not in pod["securityContext"]
+    assert "n1" in str(pod["affinity"])
+    alone = objects.tenant(more={"files": FILES, "database": None})
+    pod = dict(
+        manifest(run_of(tenant.decide(objects.tenant_seen(alone), objects.NOW)), RUNNER)["spec"]["template"][
+            "spec"
+        ]
+    )
+    assert list(containers(pod)) == ["survey-uploads", "survey-exports"]
+
+
 @pytest.mark.parametrize(
-    ("purpose", "stage", "read_only"), [("backup", "gather", True), ("restore", "place", False)]
+    ("purpose", "stage", "read_only"),
+    [("backup", "gather", True), ("restore", "place", False), ("swap", "switch", False)],
 )
 @pytest.mark.parametrize("volume", [True, False])
 def test_each_volume_has_a_container_that_may_do_nothing_else(
@@ -237,7 +276,7 @@ def test_each_volume_has_a_container_that_may_do_nothing_else(
     assert pod["securityContext"]["runAsNonRoot"] is True
     # An fsGroup changes what can be written: the store's volume in a backup, where the tenant's are read-only.
     assert ("fsGroup" in pod["securityContext"]) == (volume and read_only)
-    groups = {1002, 2002} | ({65532} if volume and not read_only else set())
+    groups = {1002, 2002} | ({65532} if volume and purpose == "restore" else set())
     assert set(pod["securityContext"]["supplementalGroups"]) == groups
 
 
@@ -254,7 +293,7 @@ def test_a_backup_goes_where_its_volume_is_in_use() -> None:
     assert "affinity" not in anywhere
 
 
-@pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load")])
+@pytest.mark.parametrize(("purpose", "absent"), [("backup", "dump"), ("restore", "load"), ("swap", "swap")])
 def test_a_tenant_without_a_database_has_no_container_for_one(purpose: str, absent: str) -> None:
     """Nor its Secrets."""
     pod = files_pod(purpose, database=False)

@@ -70,6 +70,8 @@ def test_what_was_placed_is_told_by_volume() -> None:
     assert how_it_ended(both, "restore").facts == loaded | {"placed": {"uploads": placed}}
     alone = pod("Succeeded", ended("open", 0, OK), ended("place-uploads", 0, answer))
     assert how_it_ended(alone, "restore").facts == {"placed": {"uploads": placed}}
+    walked = pod("Succeeded", ended("survey-uploads", 0, answer))
+    assert how_it_ended(walked, "preflight").facts == {"volumes": {"uploads": placed}}
 
 
 def test_a_pod_whose_containers_have_all_ended_is_over_whatever_its_phase_says() -> None:

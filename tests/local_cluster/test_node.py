@@ -149,7 +149,9 @@ def test_the_runner_has_the_clients_of_each_server_version(namespace: Kubectl) -
         namespace, "for client in /usr/lib/postgresql/*/bin/*; do $client --version | cut -d. -f1; done"
     )
     clients = ("pg_dump", "pg_restore", "psql")
-    assert shown.splitlines() == [f"{name} (PostgreSQL) {major}" for major in (15, 17) for name in clients]
+    assert shown.splitlines() == [
+        f"{name} (PostgreSQL) {major}" for major in (15, 17, 18) for name in clients
+    ]
 
 
 def test_the_images_carry_no_trust_of_the_machine_they_were_built_on(namespace: Kubectl) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import pyrage
 import pytest
 
+from hack.demo.leaks import plaintext
 from hack.lab.chain import Chain, facts
 from hack.lab.host_postgres import PASSWORD, HostPostgres, host_postgres
 from hack.lab.servers import HR_SQL
 from tenant_backup.cli.pipeline import Running
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
+from tests.engines.relay import Relay
 from tests.engines.trees import described, grow, volume
 
 
@@ -145,6 +147,25 @@ def test_database_and_files_are_one_backup_and_come_back_together(site: Site) ->
     assert alone["restored"]["rows"] == backup["rows"]
 
 
+def test_database_and_files_are_replaced_together_and_come_back_together(site: Site) -> None:
+    """In place of what both have become; the undo brings that back."""
+    uploads = site.chain.folder / "files" / "uploads"
+    uploads.mkdir(parents=True)
+    grow(uploads, 8)
+    backup = facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
+    good = (described(uploads), _dump(site.server, site.database))
+    (uploads / "since").write_bytes(b"since")
+    site.server.sql("DROP TABLE attendance CASCADE", site.database)
+    bad = (described(uploads), _dump(site.server, site.database))
+    job = site.restore(backup, files=[volume("uploads")])
+    for _ in range(2):  # the second one finds all of it in place
+        assert facts(site.chain.run(job), "load")["previousDatabase"]
+        assert (described(uploads), _dump(site.server, site.database)) == good
+    after = jobs.Swap(job.uid, "r1", "Undo", job.database, site.database, [volume("uploads")])
+    facts(site.chain.run(after), "switch uploads")
+    assert (described(uploads), _dump(site.server, site.database)) == bad
+
+
 def test_the_same_attempt_again_answers_with_the_committed_backup(site: Site) -> None:
     """A pod that vanished before it was read costs nothing."""
     job = site.backup()
@@ -180,6 +201,27 @@ def test_excluded_columns_come_back_from_the_live_database(site: Site) -> None:
     )
     assert rows == "2|new\n4|!"
     assert site.server.sql("SELECT count(api_token) FROM app_user", site.database) == "0"
+
+
+def test_what_is_excluded_is_in_no_byte_that_leaves_the_server(site: Site) -> None:
+    """Not between server and `dump`, not in packs, lists and manifest, not in statistics, and nobody says it."""
+    columns = [
+        jobs.Column("public.app_user", "password_hash", "KeepLive", "!"),
+        jobs.Column("public.app_user", "api_token", "Null"),
+    ]
+    wish: dict[str, Any] = {"exclude_columns": columns, "exclude_tables": ["public.contact"]}
+    site.server.sql("ANALYZE", site.database)
+    with Relay(site.server.port) as relay:
+        database = replace(site.database_job(), port=relay.port)
+        looked = site.chain.run(jobs.Preflight(site.tenant, database, **wish))
+        ended = site.chain.run(site.backup(database=database, **wish))
+    facts(looked, "preflight"), facts(ended, "upload")
+    folder = site.chain.folder / "store" / "lab" / site.tenant.slug
+    stored = plaintext(folder, str(site.identity), site.chain.signing_key)
+    token = site.server.sql("SELECT encode(api_token, 'hex') FROM app_user WHERE id = 2", site.database)
+    for place in (relay.heard, stored, repr((looked, ended)).encode()):
+        assert [secret in place for secret in (b"argon2id", token.encode(), b"+39 17")] == [False] * 3
+    assert (b"17@example.org" in relay.heard, b"17@example.org" in stored) == (True, True)
 
 
 @pytest.mark.parametrize("stage", ["dump", "archive", "upload"])

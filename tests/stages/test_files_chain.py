@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import sysconfig
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +166,37 @@ def test_a_second_backup_stores_only_what_changed(site: Site) -> None:
     assert third["added"] < first["added"] / 30
 
 
+def test_what_has_not_changed_since_the_last_backup_is_not_read(site: Site) -> None:
+    """It comes back as it was all the same; it is read when a pack of it is bad, and by a full backup."""
+    encodings = Path(sysconfig.get_path("stdlib")) / "encodings"  # more than a minute old
+    uploads = site.folder("uploads")
+    uploads.rmdir()
+    uploads.symlink_to(encodings)
+    first = site.chain.run(site.backup("uploads"))
+    files = facts(first, "gather uploads")["files"]
+    assert facts(first, "gather uploads")["read"] == files > 100
+    again = site.chain.run(site.backup("uploads"))
+    found = facts(again, "upload")
+    assert facts(again, "gather uploads") == facts(first, "gather uploads") | {"read": 0}
+    assert found["bytes"]["logical"] == facts(first, "upload")["bytes"]["logical"]
+    assert found["bytes"]["added"] < 5000
+    uploads.unlink()
+    site.folder("uploads")
+    placed = site.chain.run(site.restore(found, "uploads"))
+    assert facts(placed, "place uploads")["files"] == files
+    assert described(site.folder("uploads")) == described(encodings)
+    shutil.rmtree(uploads)
+    uploads.symlink_to(encodings)
+    full = site.chain.run(site.backup("uploads", mode="Full"))
+    assert facts(full, "gather uploads")["read"] == files
+    (store,) = (site.chain.folder / "store").rglob("acme")
+    for pack in json.loads(max(site.manifests()).read_bytes())["packs"]:
+        (store / "bad").mkdir(exist_ok=True)
+        (store / "bad" / pack["id"]).write_text("{}")
+    after = site.chain.run(site.backup("uploads"))
+    assert facts(after, "gather uploads")["read"] == files
+
+
 def test_a_file_that_is_written_all_the_time_is_marked_and_comes_back_as_it_was_read(site: Site) -> None:
     """In the manifest as a number, in the log by its name; what is beside it is whole."""
     log, quiet = site.folder("uploads") / "log", site.folder("uploads") / "quiet"
@@ -214,6 +247,31 @@ def test_a_reader_that_fails_says_why_and_nothing_is_committed(site: Site) -> No
     assert (reason, "volume gone (claim claim-gone)" in message) == (Reason.VOLUME_UNAVAILABLE, True)
     assert ended["gather uploads"].code == ExitCode.PEER_FAILED
     assert site.manifests() == []
+
+
+def test_two_volumes_are_replaced_together(site: Site) -> None:
+    """The first one decides; when the second cannot be replaced, neither is."""
+    for name in ("uploads", "exports"):
+        (site.folder(name) / "a").write_bytes(b"old")
+    found = facts(site.chain.run(site.backup("uploads", "exports")), "upload")
+    for name in ("uploads", "exports"):
+        (site.folder(name) / "a").write_bytes(b"new")
+        (site.folder(name) / "since").write_bytes(b"new")
+    job = replace(site.restore(found, "uploads", "exports"), strategy="Replace")
+    (site.folder("exports") / ".tenant-backup").write_bytes(b"in the way of ours")
+    before = {name: described(site.folder(name)) for name in ("uploads", "exports")}
+    refused = site.chain.run(job)
+    assert failure(refused, "place exports")[0] is Reason.VOLUME_UNAVAILABLE
+    assert before == {name: described(site.folder(name)) for name in before}
+    (site.folder("exports") / ".tenant-backup").unlink()
+    assert facts(site.chain.run(job), "place uploads")["files"] == 1
+    assert {name: set(described(site.folder(name))) for name in before} == {
+        "uploads": {b"a"},
+        "exports": {b"a"},
+    }
+    assert (
+        (site.folder("uploads") / "a").read_bytes() == (site.folder("exports") / "a").read_bytes() == b"old"
+    )
 
 
 def test_a_restore_refuses_what_is_not_empty_and_what_is_not_there(site: Site) -> None:

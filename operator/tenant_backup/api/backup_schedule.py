@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Status, Struct
-from .tenant_backup import NO_ROWS_IN_FILES, Compression, Mode, Parts, Verification, VerificationLevel
+from .tenant_backup import Compression, Mode, Parts, Verification, VerificationLevel
 from .values import (
     LONG_NAME_LIMIT,
     Backoff,
@@ -41,14 +41,12 @@ class TenantSelector(Struct):
 class BackupTemplate(Struct):
     """What every backup of the schedule looks like."""
 
-    RULES: ClassVar = (NO_ROWS_IN_FILES,)
-
     store_ref: Reference
     """The BackupStore they go to."""
     contents: Parts = "All"
     """All: everything each tenant has. Database: no files. Files: no database."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
-    """Rows of these modules only. Empty: everything."""
+    """Rows and files of these modules only. Empty: everything."""
     mode: Mode = "Incremental"
     """Incremental: store only what earlier backups have not stored. Full: everything anew."""
     compression: Compression = Compression()

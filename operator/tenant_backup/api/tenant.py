@@ -24,6 +24,7 @@ from .values import (
     SigningKey,
     StoredBytes,
     TableName,
+    VolumeGlob,
     VolumeName,
 )
 
@@ -111,12 +112,23 @@ class Files(Struct):
 
 
 class Module(Struct):
-    """A named group of tables that can be backed up on its own."""
+    """A named group of tables and files that can be backed up on its own."""
+
+    RULES: ClassVar = (
+        Rule(
+            "(has(self.tables) && size(self.tables) > 0) || (has(self.files) && size(self.files) > 0)",
+            "a module needs tables, files, or both",
+        ),
+    )
 
     name: ModuleName
     """Name of the module, unique in the tenant."""
-    tables: tuple[TableName, ...] = Field(min_length=1, max_length=500, json_schema_extra=UNIQUE)
+    tables: tuple[TableName, ...] = Field(default=(), max_length=500, json_schema_extra=UNIQUE)
     """Tables as schema.table (MariaDB, MySQL: database.table); patterns such as `public.hr_*` are allowed."""
+    files: tuple[VolumeGlob, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
+    """Files as volume:path, such as `uploads:hr/**`: the volume's name in spec.files, and paths from its top.
+    `*` and `?` stand for what is in one name, `**` also for slashes.
+    """
 
 
 class ExcludedColumn(Struct):
@@ -231,7 +243,7 @@ class TenantSpec(Struct):
         max_length=100,
         json_schema_extra=keyed_by("name"),
     )
-    """Named groups of tables, for backups of a part."""
+    """Named groups of tables and files, for backups of a part."""
     exclusions: Exclusions = Exclusions()
     """What is left out of every backup."""
     encryption: Encryption = Encryption()
@@ -258,6 +270,37 @@ class DatabaseFacts(Struct):
     """Size of the database on the server, in bytes."""
     tables: Count | None = None
     """Number of tables."""
+
+
+class Counted(Struct):
+    """A list that may be long."""
+
+    count: Count
+    """How many there are."""
+    names: tuple[Annotated[str, Field(max_length=512)], ...] = Field(default=(), max_length=400)
+    """The first of them, as many as fit."""
+
+
+class VolumeFacts(Struct):
+    """What the last look at a volume found."""
+
+    name: VolumeName
+    """Its name in spec.files."""
+    files: Count | None = None
+    """Number of files and links."""
+    bytes: Bytes | None = None
+    """What they take, in bytes."""
+    complete: bool | None = None
+    """False: it is so large that not all of it was looked at."""
+
+
+class Estimate(Struct):
+    """How long a backup of everything takes."""
+
+    duration: str = Field(max_length=16)
+    """Such as 8s or 12m30s."""
+    basis: Literal["Backups", "Size"]
+    """Backups: as the last seven did, half of which took longer. Size: a guess by how much there is."""
 
 
 class LastRun(Struct):
@@ -292,6 +335,18 @@ class TenantStatus(Status):
 
     database: DatabaseFacts | None = None
     """What the last look at the database found."""
+    files: tuple[VolumeFacts, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
+    """What the last look at the volumes found."""
+    looked_at: datetime | None = None
+    """When that was. Once a day it is done again."""
+    estimate: Estimate | None = None
+    """How long a backup of everything takes."""
+    unclaimed_tables: Counted | None = None
+    """Tables with rows that no module claims: a backup of modules leaves them out."""
+    leaving_foreign_keys: Counted | None = None
+    """Foreign keys to rows that a backup of everything leaves out (spec.exclusions), or one of that module
+    alone: in what is restored from it they do not hold.
+    """
     last_backup: LastRun | None = None
     """The newest good TenantBackup: it succeeded and is not Corrupt."""
     last_verified: LastVerified | None = None

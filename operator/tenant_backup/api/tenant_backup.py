@@ -25,10 +25,6 @@ Verification = Literal["None", "Checksum", "Contents"]
 
 Mode = Literal["Incremental", "Full"]
 Parts = Literal["Database", "Files", "All"]
-NO_ROWS_IN_FILES = Rule(
-    "self.contents != 'Files' || !has(self.modules) || size(self.modules) == 0",
-    "modules choose rows, and contents Files has none: remove modules",
-)
 
 
 class Compression(Struct):
@@ -58,7 +54,6 @@ class TenantBackupSpec(Struct):
             "!has(self.imported) || !has(self.expiresAfter)",
             "imported backups do not expire: remove expiresAfter",
         ),
-        NO_ROWS_IN_FILES,
     )
 
     tenant_ref: TenantReference
@@ -68,7 +63,8 @@ class TenantBackupSpec(Struct):
     contents: Parts = "All"
     """All: everything the tenant has when the backup starts. Database: no files. Files: no database."""
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=100, json_schema_extra=UNIQUE)
-    """Rows of these modules of the tenant only; the structure is always complete. Empty: everything."""
+    """Rows and files of these modules of the tenant only; the structure, directories too, is always complete.
+    Empty: everything."""
     imported: Imported | None = None
     """Nothing is backed up: this object stands for a backup that is in the store. The operator makes such
     objects when it imports a store; it does not matter who wrote one.

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .resource import AGE, Column, Names, Resource, Rule, Struct, keyed_by, unchanged_optional
+from .resource import AGE, UNIQUE, Column, Names, Resource, Rule, Struct, keyed_by, unchanged_optional
 from .values import (
     Bytes,
     ClaimReference,
@@ -36,12 +36,12 @@ class Source(Struct):
 
 
 class TargetFiles(Struct):
-    """A volume that is filled."""
+    """A volume that is filled, or whose files are replaced."""
 
     name: VolumeName
     """Name of the volume in the Tenant's spec.files, and in the backup."""
     persistent_volume_claim: ClaimReference | None = None
-    """The empty volume that gets the files. Default: the Tenant's own, which must be empty then."""
+    """The volume that gets the files. Default: the Tenant's own."""
 
 
 class Target(Struct):
@@ -50,18 +50,29 @@ class Target(Struct):
     tenant_ref: TenantReference
     """The Tenant whose server and credentials are used; it must be the tenant of the backup."""
     database: DatabaseName | None = None
-    """With strategy NewDatabase, the database to create."""
+    """With strategy NewDatabase, the database to create. With Replace, the Tenant's own, which is replaced
+    together with target.files; without those it is in any case.
+    """
     files: tuple[TargetFiles, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
-    """With strategy NewDatabase, the volumes to fill. They must be empty; files come back as the user and
-    group of securityContext.
+    """The volumes to fill, which must be empty, or with strategy Replace those whose files are replaced, all
+    of them; without, files stay as they are. They come back as the user and group of securityContext.
     """
 
 
 class Confirmation(Struct):
-    """A person's word that this database may be replaced."""
+    """A person's word that this may be replaced."""
 
-    database: DatabaseName
-    """Name of the live database that will be replaced; it must be the target's."""
+    RULES: ClassVar = (
+        Rule(
+            "has(self.database) || (has(self.files) && size(self.files) > 0)",
+            "confirm names what will be replaced: database, files, or both",
+        ),
+    )
+
+    database: DatabaseName | None = None
+    """Name of the live database, when it will be replaced."""
+    files: tuple[VolumeName, ...] = Field(default=(), max_length=16, json_schema_extra=UNIQUE)
+    """Names of the volumes whose files will be replaced."""
     expires: datetime
     """Until when the word holds: at most 24 hours ahead."""
 
@@ -70,7 +81,7 @@ class Approval(Struct):
     """What Replace waits for. Setting it needs the verb `approve` on the Tenant."""
 
     confirm: Confirmation
-    """Names the live database that will be replaced."""
+    """Names what will be replaced."""
 
 
 class TenantRestoreSpec(Struct):
@@ -81,14 +92,6 @@ class TenantRestoreSpec(Struct):
             "self.strategy != 'NewDatabase' || has(self.target.database)"
             " || (has(self.target.files) && size(self.target.files) > 0)",
             "strategy NewDatabase needs target.database, the database to create, or target.files",
-        ),
-        Rule(
-            "self.strategy == 'NewDatabase' || !has(self.target.files) || size(self.target.files) == 0",
-            "target.files is for strategy NewDatabase only; Replace leaves files alone",
-        ),
-        Rule(
-            "self.strategy == 'NewDatabase' || !has(self.target.database)",
-            "target.database is for strategy NewDatabase only; Replace replaces the Tenant's own database",
         ),
         Rule(
             "self.strategy == 'Replace' || !has(self.approval)",
@@ -126,16 +129,17 @@ class TenantRestoreSpec(Struct):
     """Where it is restored to."""
     strategy: Literal["NewDatabase", "Replace"]
     """NewDatabase: creates target.database and fills the empty volumes of target.files; what neither names is
-    not restored. Replace: restores beside the live database, checks, then swaps them; files stay as they are.
+    not restored. Replace: restores beside the live database and the files of target.files, checks, then swaps
+    all of it.
     """
     approval: Approval | None = None
     """With strategy Replace nothing is touched before this is set."""
     identity_secret_ref: Reference | None = None
     """Secret with key `identity` (AGE-SECRET-KEY-1…), instead of the Tenant's."""
     keep_previous: KeepPrevious = "24h"
-    """With strategy Replace, how long the replaced database is kept."""
+    """With strategy Replace, how long the replaced database and files are kept."""
     undo: bool = False
-    """Set to true to switch back while the previous database is kept."""
+    """Set to true to switch back while what was replaced is kept."""
     deadline: Deadline = "6h"
     """From start to end, such as 90m or 6h; then the restore has failed."""
 
@@ -199,6 +203,8 @@ class TenantRestoreStatus(RunStatus):
     """Objects left out because they need administrator rights or do not exist at the target; at most 200."""
     previous_database: DatabaseName | None = None
     """With strategy Replace, the name the replaced database has now."""
+    previous_files: tuple[VolumeName, ...] = Field(default=(), max_length=16)
+    """With strategy Replace, the volumes that keep the replaced files, below .tenant-backup."""
     undo_until: datetime | None = None
     """Until when it is kept."""
 
@@ -206,7 +212,7 @@ class TenantRestoreStatus(RunStatus):
 class TenantRestore(Resource):
     """One restore of one backup.
 
-    The old database is not touched before the new one is complete and checked.
+    What is there is not touched before what comes is complete and checked.
     """
 
     NAMES: ClassVar = Names("TenantRestore", "tenantrestores", "tr")

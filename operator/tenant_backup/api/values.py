@@ -27,6 +27,9 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=_SUBDOMAIN)]
 TenantName = Annotated[str, Field(min_length=1, max_length=LONG_NAME_LIMIT, pattern=_SUBDOMAIN)]
 ModuleName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 VolumeName = ModuleName  # a container has it in its name
+VolumeGlob = Annotated[
+    str, Field(min_length=3, max_length=300, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^/\x00]")
+]
 Glob = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00]")]
 TableName = Annotated[str, Field(min_length=3, max_length=127, pattern=r"^[^.]+\..+$")]
 DatabaseName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]

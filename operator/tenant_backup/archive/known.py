@@ -1,4 +1,4 @@
-"""What an earlier backup stored already: chunks by their id, parts by theirs.
+"""What an earlier backup stored already: chunks and parts by their ids, segments by their fingerprints.
 
 The base's index packs are read once into a sorted file of fixed entries, which is mapped and bisected:
 16 million chunks are 750 MB of disk, and of memory a few MiB and what the kernel likes to cache.
@@ -20,7 +20,7 @@ from typing import Self
 from . import names
 from .frame import Damaged
 from .keys import IndexKey
-from .lists import ChunkRef, Part, decode_catalogue, decode_chunks, part_id
+from .lists import ChunkRef, Part, Segment, decode_catalogue, decode_chunks, part_id
 from .manifest import Manifest
 from .pack import Binding, ObjectRef, PackKind, PackReader
 
@@ -32,7 +32,7 @@ _ID = 32  # bytes
 _HELD = 16 << 20  # bytes of entries kept in memory before they go to their buckets' files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownPart:
     """A chunk list that is stored, and the packs its chunks are in."""
 
@@ -43,23 +43,27 @@ class KnownPart:
 class Known:
     """The chunks and parts of a base backup that a new one may refer to. For any number of threads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that is known
         self,
         packs: Sequence[ObjectRef],
         lists: Sequence[ObjectRef],
         entries: mmap.mmap | bytes,
         usable: Sequence[bool],
         parts: dict[str, KnownPart],
+        segments: dict[str, Segment],
     ) -> None:
-        """Take `entries` sorted by chunk id; `usable` says which of `packs` may be referred to."""
+        """Take `entries` sorted by chunk id; `usable` says which of `packs` may be referred to.
+
+        `segments` are those with a fingerprint, by it.
+        """
         self.packs, self.lists = packs, lists
-        self._entries, self._usable, self._parts = entries, usable, parts
+        self._entries, self._usable, self._parts, self._segments = entries, usable, parts, segments
         self._numbers = range(len(entries) // _ENTRY.size)
 
     @classmethod
     def nothing(cls) -> Self:
         """What is known without a base."""
-        return cls((), (), b"", (), {})
+        return cls((), (), b"", (), {}, {})
 
     def chunk(self, chunk_id: bytes) -> ChunkRef | None:
         """Return where a chunk is stored; None when it is not, or only where it will not stay."""
@@ -75,6 +79,11 @@ class Known:
     def part(self, content: str) -> KnownPart | None:
         """Return where the chunk list with this part id is stored, if it and all its chunks will stay."""
         return self._parts.get(content)
+
+    def segment(self, fingerprint: str) -> Segment | None:
+        """Return the segment of a source that looked like this, if all of it will stay."""
+        found = self._segments.get(fingerprint)
+        return found if found and all(part.id in self._parts for part in found.parts) else None
 
     def _id(self, number: int) -> bytes:
         start = number * _ENTRY.size
@@ -96,7 +105,7 @@ def open_known(base: Manifest, index: IndexKey, folder: Path, unusable: Collecti
         names.pack(ref.id) not in refused and live[at] >= LIVE_SHARE * ref.plain
         for at, ref in enumerate(base.packs)
     ]
-    return Known(base.packs, base.lists, mapped, usable, parts.usable(usable, refused))
+    return Known(base.packs, base.lists, mapped, usable, parts.usable(usable, refused), parts.fingerprinted)
 
 
 def _crowd(refs: Sequence[ObjectRef]) -> list[str]:
@@ -113,6 +122,7 @@ class _Parts:
         self._place = {ref.id: at for at, ref in enumerate(base.packs)}
         self._live: dict[str, bool] = {}  # by index pack: whether the base needs enough of it
         self._found: list[KnownPart] = []
+        self.fingerprinted: dict[str, Segment] = {}  # segments by their fingerprints
 
     def read(self) -> None:
         """Read every chunk list that the base's catalogue names. Raises Damaged."""
@@ -139,7 +149,9 @@ class _Parts:
         with closing(self._open(place.list)) as pack:
             numbers = range(place.first, place.first + place.frames)
             catalogue = decode_catalogue(b"".join(pack.frame(number) for number in numbers))
-        return (part for segment in catalogue.segments.values() for part in segment.parts)
+        segments = catalogue.segments.values()
+        self.fingerprinted = {segment.fingerprint: segment for segment in segments if segment.fingerprint}
+        return (part for segment in segments for part in segment.parts)
 
     def _read_list(self, ref: ObjectRef, parts: Collection[Part]) -> None:
         with closing(self._open(ref.id)) as pack:

@@ -39,7 +39,7 @@ class ChunkRef(NamedTuple):
         return (self.pack, self.frame, self.offset) == end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """Where a chunk list is: index pack, frame, and the keyed hash of its chunks' ids (hex)."""
 
@@ -48,7 +48,7 @@ class Part:
     id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of one table, or another stream of the engine."""
 
@@ -57,6 +57,12 @@ class Segment:
     rows: int | None
     bytes: int
     parts: tuple[Part, ...]
+    fingerprint: str = ""  # of its source when it was read: where it is the same, so are the bytes
+
+
+def source(segment_id: str, segment: Segment) -> str:
+    """Return what a message calls the source of a segment: its table, or its id without a number."""
+    return segment.table or segment_id.rpartition("/")[0] or segment_id
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def encode_catalogue(catalogue: Catalogue) -> bytes:
             "bytes": segment.bytes,
             "parts": [[place[part.list], part.frame, part.id] for part in segment.parts],
         }
+        | ({"fingerprint": segment.fingerprint} if segment.fingerprint else {})
         for name, segment in catalogue.segments.items()
     }
     document = {"catalogue": catalogue.engine, "lists": list(lists), "segments": segments}
@@ -131,4 +138,5 @@ def decode_catalogue(data: bytes) -> Catalogue:
 
 def _segment(value: dict[str, Any], lists: Sequence[str]) -> Segment:
     parts = tuple(Part(lists[at], frame, id_) for at, frame, id_ in value["parts"])
-    return Segment(value["kind"], value["table"], value["rows"], value["bytes"], parts)
+    fingerprint = value.get("fingerprint", "")
+    return Segment(value["kind"], value["table"], value["rows"], value["bytes"], parts, fingerprint)

@@ -99,7 +99,7 @@ class Files:
     """Of the tenant's volumes: how much there is, and when it was read."""
 
     count: int  # without directories
-    bytes: int  # without holes
+    bytes: int  # with holes
     changed: int  # each time they were read: what is stored of them may be of two moments
     skipped: int  # no files: sockets, devices, other file systems
     read_from: str  # RFC 3339, UTC

@@ -1,6 +1,7 @@
 """Writes a backup: segments in, packs and index packs out, each handed on as soon as it is whole.
 
-What an earlier backup stored already is referred to where it is: chunk by chunk, and whole chunk lists.
+What an earlier backup stored already is referred to where it is: chunk by chunk, whole chunk lists, and whole
+segments whose source looks as it did.
 
 Threads: each segment is fed by one thread; compression and hashing run in a small pool (they release
 the GIL); a pack is appended to under a lock, in which encryption, SHA-256 and the write take about a
@@ -15,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -99,6 +100,17 @@ class ArchiveWriter:
     def segment(self, segment_id: str, kind: Kind, table: str | None) -> SegmentWriter:
         """Begin a segment. Its id must be new to this run."""
         return SegmentWriter(self, segment_id, kind, table, chunker_seed(self._keys.index))
+
+    def take_over(self, segment_id: str, fingerprint: str) -> Segment | None:
+        """Have what the base stored of a source that looked the same; None if it has none."""
+        known = self._known.segment(fingerprint)
+        if known is None:
+            return None
+        found = [part for one in known.parts if (part := self._known.part(one.id))]
+        for part in found:
+            self._referred.add(part.packs, part.part.list)
+        self.segments[segment_id] = replace(known, parts=tuple(part.part for part in found))
+        return known
 
     def finish(self, engine_catalogue: dict[str, object]) -> Written:
         """Write the catalogue and hand on what is left. Every segment must be closed by now."""
@@ -191,24 +203,31 @@ class SegmentWriter:
         self._pending: deque[Future[list[ChunkRef]]] = deque()
         self._chunks: list[ChunkRef] = []
         self._parts: list[Part] = []
+        self._fingerprint = ""
 
     def write(self, piece: bytes | memoryview) -> None:
         """Take the next bytes; blocks while the pool or the store is behind."""
         self._chunker.write(piece)
 
-    def close(self) -> Segment:
-        """Wait until all of it is in packs, and return what was written. `rows` is the rows seen."""
+    def end(self, fingerprint: str = "") -> int | None:
+        """Say that there is no more, and what its source looked like; return the rows, if it has any."""
         self._chunker.close()
+        self._fingerprint = fingerprint
+        return self._rows()
+
+    def close(self) -> Segment:
+        """Wait until all of it is in packs, and return what was written. It must have ended."""
         while self._pending:
             self._settle()
         if self._chunks:
             self._write_part()
-        rows = self._chunker.row_ends if self._kind is Kind.ROWS else None
-        segment = Segment(
-            self._kind.name.lower(), self._table, rows, self._chunker.length, tuple(self._parts)
-        )
+        kind, parts = self._kind.name.lower(), tuple(self._parts)
+        segment = Segment(kind, self._table, self._rows(), self._chunker.length, parts, self._fingerprint)
         self._archive.segments[self._id] = segment
         return segment
+
+    def _rows(self) -> int | None:
+        return self._chunker.row_ends if self._kind is Kind.ROWS else None
 
     def _emit(self, frame: Frame) -> None:
         self._pending.append(self._archive.submit(self._kind, frame))

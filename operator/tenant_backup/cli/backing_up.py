@@ -7,13 +7,13 @@ before anything is signed with them, and never overwritten.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from tenant_backup.api import Tenant
-from tenant_backup.api.tenant import Database
 from tenant_backup.archive.keys import TenantKeys
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
@@ -36,6 +36,7 @@ class Wish:
     tenant: Tenant
     keys_file: Path
     mode: Literal["Incremental", "Full"]
+    folders: dict[str, Path]  # of the Tenant's files, by name; none: its database alone
 
 
 def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
@@ -43,18 +44,18 @@ def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
     tenant = wish.tenant
     _refuse_unreadable(tenant)
     _refuse_other_slug(opened.where, tenant.slug)
-    spec = _database(tenant)
-    server = sign_in.server(spec.engine, spec.host, spec.tcp_port, spec.connections)
+    if tenant.spec.database:
+        spec = tenant.spec.database
+        server = sign_in.server(spec.engine, spec.host, spec.tcp_port, spec.connections)
+        server.write_secrets(opened.folder, **{paths.DATABASE: server.login})
     keys = _keys(wish)
-    server.write_secrets(opened.folder, **{paths.DATABASE: server.login})
     write_secret(opened.folder, paths.KEYS, {"indexKey": keys.index.secret, "signingKey": keys.signing_seed})
     job = _job(opened.where, wish, keys)
     with console.progress("Dump") as bar:
         ended = pipeline.run(
             job,
-            pipeline.BACKUP,
             opened.folder / "pod",
-            pipeline.Mounts(opened.folder / "secrets", opened.where.volume),
+            pipeline.Mounts(opened.folder / "secrets", opened.where.volume, _mounted(opened.folder, wish)),
             Follower(bar, "archive"),
         )
     return pipeline.facts(ended, "upload") | {"trust": f"ed25519:{key_secret.public(keys)}"}
@@ -63,20 +64,43 @@ def back_up(opened: Opened, wish: Wish, sign_in: SignIn) -> dict[str, Any]:
 def in_words(facts: dict[str, Any]) -> str:
     """Return what was backed up, for people."""
     sizes = facts["bytes"]
-    amount = f"{facts['tables']} tables, {facts['rows']} rows, {console.size(sizes['stored'])} stored"
-    added = f"{console.size(sizes['added'])} added"
-    return f"{facts['backupId']} is {facts['health']}: {amount}, {added}\nsigned by {facts['trust']}"
+    amount = f"{facts['tables']} tables, {facts['rows']} rows, "
+    if "files" in facts:
+        changed = facts["files"]["changed"]
+        marked = f" ({changed} changed while they were read)" if changed else ""
+        amount += f"{facts['files']['count']} files{marked}, "
+    added = f"{console.size(sizes['stored'])} stored, {console.size(sizes['added'])} added"
+    return f"{facts['backupId']} is {facts['health']}: {amount}{added}\nsigned by {facts['trust']}"
 
 
-def _database(tenant: Tenant) -> Database:
-    if tenant.spec.database is None:
-        message = (
-            "the Tenant has no spec.database, and the command line backs up databases only; use a cluster"
-        )
-        raise Failure(Reason.INVALID_SPEC, message)
-    if tenant.spec.files:
-        console.say("the Tenant's files are left out: this is a backup of its database (contents: Database)")
-    return tenant.spec.database
+def folders(tenant: Tenant, given: Sequence[str]) -> dict[str, Path]:
+    """Return the folder of each of the Tenant's files, from NAME=FOLDER, or of none. Raises Failure."""
+    found = {name: Path(folder).resolve() for name, _, folder in (text.partition("=") for text in given)}
+    names = [files.name for files in tenant.spec.files]
+    if not given and tenant.spec.database:
+        if names:
+            console.say(
+                "the Tenant's files are left out: this is a backup of its database (contents: Database)"
+            )
+        return {}
+    if not names:
+        raise Failure(Reason.INVALID_SPEC, "the Tenant has no spec.files; leave --files out")
+    if set(found) != set(names) or len(found) != len(given):
+        message = f"--files has to name each of spec.files once: {', '.join(names)}"
+        raise Failure(Reason.INVALID_SPEC, f"{message}; as in {names[0]}=/srv/files")
+    for folder in found.values():
+        if not folder.is_dir():
+            raise Failure(Reason.INVALID_SPEC, f"--files: there is no folder {folder}; correct it")
+    return found
+
+
+def _mounted(folder: Path, wish: Wish) -> Path:
+    """Have the Tenant's files where the stages look for volumes."""
+    mounts = folder / "volumes"
+    mounts.mkdir(mode=0o700)
+    for name, where in wish.folders.items():
+        (mounts / name).symlink_to(where)
+    return mounts
 
 
 def _refuse_unreadable(tenant: Tenant) -> None:
@@ -132,5 +156,10 @@ def _job(where: Location, wish: Wish, keys: TenantKeys) -> jobs.Backup:
         modules=described.modules(tenant),
         mode=wish.mode,
         read_rate=described.read_rate(tenant),
-        contents="Database" if tenant.spec.files else "All",
+        contents="Database" if tenant.spec.files and not wish.folders else "All",
+        files=[
+            replace(volume, claim=str(wish.folders[volume.name]))
+            for volume in described.volumes(tenant)
+            if wish.folders
+        ],
     )

@@ -38,9 +38,29 @@ class Chosen:
             message = f"backup {self.manifest.backup_id} is encrypted for {', '.join(encryption.recipients)}"
             raise Failure(Reason.KEY_MISSING, f"{message}; name the key file of one of them with --identity")
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether a database is in it."""
+        return bool(self.manifest.server.engine)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there are volumes in it, be they empty."""
+        return bool(self.manifest.files.read_from)
+
+    def say_left_out(self, *, rows: bool = False, files: bool = False) -> None:
+        """Say what of it nobody asked for."""
+        if rows and self.has_rows:
+            console.say(f"its {self.manifest.tables} tables are left out: --database takes them")
+        if files and self.has_files:
+            how = "`restore --files` takes them, as does `export --format zip`"
+            console.say(f"its {self.manifest.files.count} files are left out: {how}")
+
     def require_engine(self) -> Engine:
-        """Return whose backup it is. Raises Failure(UNSUPPORTED_CONTENT) where nothing here knows it."""
-        self._leave_files()
+        """Return whose rows it has. Raises Failure(UNSUPPORTED_CONTENT) where nothing here knows it."""
+        if not self.has_rows:
+            message = f"backup {self.manifest.backup_id} has files only; restore them with --files, or export"
+            raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} them with --format zip or directory")
         engine, backup_id = self.manifest.server.engine, self.manifest.backup_id
         if engine not in PORTS:
             message = f"backup {backup_id} is of {engine}, which this version does not know; use a newer one"
@@ -50,17 +70,6 @@ class Chosen:
             advice = "pip install 'tenant-backup-operator[runner,mariadb]'"
             raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message} {advice}")
         return cast(Engine, engine)
-
-    def _leave_files(self) -> None:
-        """Say that its files are left out. Raises Failure(UNSUPPORTED_CONTENT) when there is nothing else."""
-        left = (
-            "the operator restores them (TenantRestore with target.files), docs/restore.py writes them as tar"
-        )
-        if not self.manifest.server.engine:
-            message = f"backup {self.manifest.backup_id} has files only: {left}"
-            raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-        if self.manifest.files.read_from:
-            console.say(f"its {self.manifest.files.count} files are left out: {left}")
 
 
 @contextmanager

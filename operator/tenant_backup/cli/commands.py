@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,11 +13,11 @@ from tenant_backup.archive.key_finder import KeyFinder
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import console, options
-from .chosen import chosen
+from .chosen import Chosen, chosen
 from .opened import LATEST, kept, kept_one, reading, resolve, small
 from .options import Access
 from .private import private_folder
-from .server import PORTS, SignIn, owner_of, server_login
+from .server import PORTS, Login, Server, SignIn, owner_of, server_login
 
 _EPILOG = """\b
 Exit codes:
@@ -58,7 +58,7 @@ class _Commands(click.Group):
 )
 @click.version_option(tenant_backup.__version__, prog_name="tenant-backup")
 def commands() -> None:
-    """Backups of tenants' databases, without a cluster: list, verify, restore, export, make.
+    """Backups of tenants' databases and files, without a cluster: list, verify, restore, export, make.
 
     STORE-URL is s3://bucket/prefix/slug?endpoint=https://…&region=… or file:///path/prefix/slug. The keys of
     an S3 store are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a file (--credentials).
@@ -108,7 +108,7 @@ tenant-backup inspect file:///mnt/backups/acme acme_2024-01-15_14-30-25 --identi
 @_BACKUP_ID
 @options.as_json
 def inspect(access: Access, backup_id: str, as_json: bool) -> int:
-    """Show one backup in words; with --identity also its tables."""
+    """Show one backup in words; with --identity also its tables and volumes."""
     from . import inspecting
 
     identity = options.read_identity(access.identity_file)[0] if access.identity_file else None
@@ -163,7 +163,8 @@ tenant-backup export … --identity key.txt --trust ed25519:5a1f… --format zip
     type=click.Choice(["sql", "zip", "directory"]),
     default="sql",
     show_default=True,
-    help="sql: one file for psql or mariadb. zip, directory: that file, metadata.json and SHA256SUMS.",
+    help="sql: one file for psql or mariadb. zip, directory: that file, those of volumes, metadata.json and"
+    " SHA256SUMS.",
 )
 @click.option(
     "-o", "--output", "out", type=click.Path(path_type=Path), help="File to write, or a folder to write into."
@@ -175,9 +176,9 @@ tenant-backup export … --identity key.txt --trust ed25519:5a1f… --format zip
 )
 @options.as_json
 def export(access: Access, backup_id: str, as_json: bool, **how: Any) -> None:
-    """Write a backup as SQL that plain psql or mariadb loads.
+    """Write a backup as SQL that plain psql or mariadb loads, and its files.
 
-    The file is named after the tenant and the moment its rows are from: acme_2024-01-15_14-30-25.sql. It
+    It is named after the tenant and the moment its rows are from: acme_2024-01-15_14-30-25.sql. It
     appears under that name only when it is complete, and nothing is overwritten.
     """
     from . import exporting
@@ -191,18 +192,23 @@ def export(access: Access, backup_id: str, as_json: bool, **how: Any) -> None:
     examples="""
 tenant-backup restore file:///mnt/backups/acme latest --identity key.txt --trust ed25519:5a1f… \\
     --host 127.0.0.1 --user postgres --password-file password --database acme_again
+tenant-backup restore file:///mnt/backups/acme latest --identity key.txt --trust ed25519:5a1f… --files out
 """
 )
 @options.access(trust_store=True)
 @_BACKUP_ID
 @click.option(
+    "--files",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files, empty or new: each volume gets a folder of its name in it.",
+)
+@click.option(
     "--host",
-    required=True,
     help="Server to restore to; with a slash, its Unix socket (PostgreSQL: the folder).",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 5432, of MariaDB 3306.")
 @server_login
-@click.option("--database", required=True, help="Name of the new database; it must not exist.")
+@click.option("--database", help="Name of the new database; it must not exist.")
 @click.option(
     "--owner",
     help="Who owns it if the role that owned it is not there; default: --user. MariaDB: the account that gets"
@@ -211,38 +217,56 @@ tenant-backup restore file:///mnt/backups/acme latest --identity key.txt --trust
 @click.option("--owner-password-file", type=options.FILE, help="File with its password; MariaDB only.")
 @click.option("--connections", type=click.IntRange(2, 32), default=4, show_default=True)
 @options.as_json
-def restore(access: Access, backup_id: str, sign_in: SignIn, as_json: bool, **where: Any) -> None:
-    """Restore a backup into a new database.
+def restore(access: Access, backup_id: str, files: Path | None, as_json: bool, **where: Any) -> None:
+    """Restore a backup into a new database, its files into a folder, or one of them.
 
     --user has to be able to create databases and roles. What the tenant wrote is loaded as a temporary login
     that may do nothing else. The database is there when every table was counted: until then it has another
-    name, or with MariaDB nobody else has rights on it.
+    name, or with MariaDB nobody else has rights on it. Files are the ones of whoever restores them; run as
+    root, they get their owners back.
     """
     from . import restoring
 
+    if where["database"] is None and files is None:
+        raise click.UsageError("say with --database, --files or both where to restore to")
     with chosen(access, backup_id) as backup:
-        engine = backup.require_engine()
-        port = where["port"] or PORTS[engine]
-        server = sign_in.server(engine, where["host"], port, where["connections"])
-        owner = owner_of(server, where["owner"], where["owner_password_file"])
-        target = restoring.Target(server, where["database"], owner)
-        done = restoring.restore(backup, target)
+        target = restoring.Target(*_new_database(backup, **where)) if where["database"] else None
+        done = restoring.restore(backup, target, files)
     _show(as_json, done, restoring.in_words(done))
+
+
+def _new_database(backup: Chosen, database: str, sign_in: SignIn, **where: Any) -> tuple[Server, str, Login]:
+    """Return the server, the name and the owner of a database to be created. Raises Failure."""
+    engine = backup.require_engine()
+    if where["host"] is None:
+        raise click.UsageError("--host is needed: the server to restore to")
+    server = sign_in.server(engine, where["host"], where["port"] or PORTS[engine], where["connections"])
+    return server, database, owner_of(server, where["owner"], where["owner_password_file"])
 
 
 @commands.command(
     examples="""
 tenant-backup backup --config tenant.yaml --store-url file:///mnt/backups/acme --user acme
+tenant-backup backup --config tenant.yaml --store-url file:///mnt/backups/acme --files uploads=/srv/uploads
 """
 )
 @options.access_by_option()
 @click.option("--config", type=options.FILE, required=True, help="YAML file with the Tenant object.")
 @click.option("--keys", "keys_file", type=options.FILE, help="The tenant's keys; default: beside --config.")
 @server_login
+@click.option(
+    "--files",
+    "folders",
+    metavar="NAME=FOLDER",
+    multiple=True,
+    help="Where the files of that name in spec.files are; for each of them.",
+)
 @click.option("--full", is_flag=True, help="Refer to nothing of earlier backups.")
 @options.as_json
 def backup(access: Access, sign_in: SignIn, config: Path, as_json: bool, **how: Any) -> int:
-    """Back up a tenant's database without a cluster.
+    """Back up a tenant's database and files without a cluster.
+
+    Without --files, a tenant's files are left out.
 
     The first backup makes the tenant's keys, in a file that only you can read. The exit code is 1 also when
     the backup was committed and then read back differently.
@@ -250,7 +274,9 @@ def backup(access: Access, sign_in: SignIn, config: Path, as_json: bool, **how: 
     from . import backing_up, tenant_file
 
     keys_file = how["keys_file"] or config.with_name(f"{config.stem}.keys.yaml")
-    wish = backing_up.Wish(tenant_file.read(config), keys_file, "Full" if how["full"] else "Incremental")
+    mode: Literal["Full", "Incremental"] = "Full" if how["full"] else "Incremental"
+    tenant = tenant_file.read(config)
+    wish = backing_up.Wish(tenant, keys_file, mode, backing_up.folders(tenant, how["folders"]))
     with options.opened(access) as opened:
         facts = backing_up.back_up(opened, wish, sign_in)
     _show(as_json, facts, backing_up.in_words(facts))

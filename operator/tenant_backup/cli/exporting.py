@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,21 +14,24 @@ from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import Manifest, facts
 from tenant_backup.archive.reader import ArchiveReader
 
-from . import console, parcel
+from . import console, parcel, volumes
 from .chosen import Chosen
 from .opened import reading
 from .server import Engine
 
+_WRITERS = {"zip": parcel.write_zip, "directory": parcel.write_folder}
 _SUFFIX = {"sql": ".sql", "zip": ".zip", "directory": ""}
 
 
 def export(
     chosen: Chosen, form: Literal["sql", "zip", "directory"], out: Path | None, *, owners: bool
 ) -> dict[str, Any]:
-    """Write the export; return {backupId, path, tables, rows}. Raises Failure and leaves nothing then."""
+    """Write the export; return {backupId, path, tables, rows, files}. Raises Failure, and leaves nothing."""
     manifest, opened = chosen.manifest, chosen.opened
-    engine = chosen.require_engine()
+    engine = chosen.require_engine() if form == "sql" or chosen.has_rows else None
     chosen.require_identity()
+    if form == "sql":
+        chosen.say_left_out(files=True)
     at = datetime.fromisoformat(manifest.times.snapshot).astimezone(UTC)
     name = f"{manifest.tenant.slug}_{at:%Y-%m-%d_%H-%M-%S}"
     target = _target(out, name + _SUFFIX[form])
@@ -40,19 +44,25 @@ def export(
         reader.check_presence()
         reader.check_identity()
         catalogue = reader.catalogue()
-        script = _script(engine, reader, catalogue, opened.folder, owners=owners)
-        others = {"metadata.json": _metadata(manifest, chosen.sha256, catalogue)}
+        script = _script(engine, reader, catalogue, opened.folder, owners=owners) if engine else None
         if form == "sql":
+            assert script is not None
             parcel.write_sql(target, script)
-        elif form == "zip":
-            parcel.write_zip(target, f"{name}.sql", at, script, others)
         else:
-            parcel.write_folder(target, f"{name}.sql", script, others)
+            contents = parcel.Contents(
+                at,
+                script,
+                f"{name}.sql",
+                {"metadata.json": _metadata(manifest, chosen.sha256, catalogue)},
+                partial(volumes.unpack, reader, catalogue) if chosen.has_files else None,
+            )
+            _WRITERS[form](target, contents)
     return {
         "backupId": manifest.backup_id,
         "path": str(target),
         "tables": manifest.tables,
         "rows": manifest.rows,
+        "files": manifest.files.count,
     }
 
 
@@ -89,6 +99,7 @@ def _metadata(manifest: Manifest, sha256: str, catalogue: Catalogue) -> bytes:
         "partial": manifest.partial,
         "modules": list(manifest.modules.only or manifest.modules.defined),
         "tables": [described_table(table) for table in catalogue.engine["tables"]],
+        "volumes": volumes.described(catalogue),
         "exportedBy": f"tenant-backup {tenant_backup.__version__}",
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

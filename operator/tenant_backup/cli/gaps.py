@@ -12,7 +12,8 @@ from typing import Any
 from tenant_backup.engines.postgresql.names import literal, quoted
 
 _BEGIN = """CREATE TEMPORARY TABLE tenant_backup_gaps (
-  target regclass, wanted text, rule text, value text, kept text, required boolean, top regclass);
+  target regclass, wanted text, rule text, value text,
+  kept text, required boolean, top regclass, declared text);
 INSERT INTO pg_temp.tenant_backup_gaps (target, wanted, rule, value) VALUES
   {gaps};"""
 
@@ -34,6 +35,12 @@ BEGIN
     SELECT up.oid FROM up
     WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN up p ON p.oid = i.inhparent WHERE i.inhrelid = up.oid)
     LIMIT 1);
+  -- From version 18 on NOT NULL is a constraint with a name.
+  UPDATE pg_temp.tenant_backup_gaps g SET declared = coalesce((
+    SELECT format('ADD CONSTRAINT %I ', k.conname) || pg_get_constraintdef(k.oid) FROM pg_constraint k
+    JOIN pg_attribute a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]
+    WHERE k.contype = 'n' AND k.conrelid = g.top AND a.attname = g.wanted),
+    format('ALTER COLUMN %I SET NOT NULL', g.wanted));
   FOR gap IN SELECT * FROM pg_temp.tenant_backup_gaps LOOP
     IF gap.required THEN
       EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', gap.top, gap.wanted);
@@ -54,9 +61,10 @@ BEGIN
       EXECUTE format('ALTER TABLE ONLY %s ALTER COLUMN %I SET DEFAULT ', gap.target, gap.wanted) || gap.kept;
     END IF;
   END LOOP;
-  FOR gap IN SELECT DISTINCT g.top, g.wanted FROM pg_temp.tenant_backup_gaps g WHERE g.required LOOP
+  FOR gap IN
+    SELECT DISTINCT g.top, g.wanted, g.declared FROM pg_temp.tenant_backup_gaps g WHERE g.required LOOP
     BEGIN
-      EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', gap.top, gap.wanted);
+      EXECUTE format('ALTER TABLE %s ', gap.top) || gap.declared;
     EXCEPTION WHEN not_null_violation THEN
       RAISE WARNING 'NOT NULL of %.% is off: rows came back without a value', gap.top, gap.wanted;
     END;

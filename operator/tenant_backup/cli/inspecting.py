@@ -7,7 +7,7 @@ from typing import Any
 from tenant_backup.archive.lists import Catalogue
 from tenant_backup.archive.manifest import Manifest, document
 
-from . import console
+from . import console, volumes
 
 
 def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalogue | None) -> dict[str, Any]:
@@ -15,7 +15,8 @@ def described(manifest: Manifest, sha256: str, signature: str, catalogue: Catalo
     found: dict[str, Any] = {**document(manifest), "checksum": f"sha256:{sha256}", "signature": signature}
     if catalogue is not None:
         found["tableList"] = [_table(table, catalogue) for table in catalogue.engine["tables"]]
-        found["volumeList"] = catalogue.engine.get("files", [])
+        found["moduleList"] = _modules_of(found["tableList"])
+        found["volumeList"] = volumes.described(catalogue)
     return found
 
 
@@ -44,9 +45,7 @@ def in_words(manifest: Manifest, sha256: str, signature: str, catalogue: Catalog
     text = "\n".join(f"{head + ':':15}{value}" for head, value in lines)
     if catalogue is None:
         return text
-    return "\n\n".join(
-        [text, *([_tables(catalogue)] if manifest.server.engine else []), *_volumes(catalogue)]
-    )
+    return "\n\n".join([text, *(_tables(catalogue) if manifest.server.engine else []), *_volumes(catalogue)])
 
 
 def _moments(manifest: Manifest) -> list[tuple[str, str]]:
@@ -78,13 +77,32 @@ def _encryption(manifest: Manifest) -> str:
     return f"{encryption.mode} for {', '.join(encryption.recipients)} (key id {encryption.key_id})"
 
 
-def _tables(catalogue: Catalogue) -> str:
-    rows = []
-    for table in catalogue.engine["tables"]:
-        told = _table(table, catalogue)
+def _tables(catalogue: Catalogue) -> list[str]:
+    rows, tables = [], [_table(table, catalogue) for table in catalogue.engine["tables"]]
+    for told in tables:
         left_out = "rows left out" if told["withoutRows"] else ", ".join(told["excludedColumns"])
         rows.append([told["name"], str(told["rows"]), console.size(told["bytes"]), left_out or "-"])
-    return console.table(("TABLE", "ROWS", "BYTES", "EXCLUDED"), rows)
+    modules = [
+        [one["name"], str(len(one["tables"])), str(one["rows"]), console.size(one["bytes"])]
+        for one in _modules_of(tables)
+    ]
+    listed = [console.table(("TABLE", "ROWS", "BYTES", "EXCLUDED"), rows)]
+    return listed + ([console.table(("MODULE", "TABLES", "ROWS", "BYTES"), modules)] if modules else [])
+
+
+def _modules_of(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each module has in the backup; a table may be in several."""
+    names = dict.fromkeys(name for table in tables for name in table["modules"])
+    members = {name: [table for table in tables if name in table["modules"]] for name in names}
+    return [
+        {
+            "name": name,
+            "tables": [table["name"] for table in found],
+            "rows": sum(table["rows"] for table in found),
+            "bytes": sum(table["bytes"] for table in found),
+        }
+        for name, found in members.items()
+    ]
 
 
 def _volumes(catalogue: Catalogue) -> list[str]:
@@ -99,7 +117,16 @@ def _volumes(catalogue: Catalogue) -> list[str]:
         ]
         for volume in catalogue.engine.get("files", ())
     ]
-    return [console.table(heads, rows)] if rows else []
+    return [console.table(heads, rows), *_files_of_modules(catalogue)] if rows else []
+
+
+def _files_of_modules(catalogue: Catalogue) -> list[str]:
+    rows = [
+        [module["name"], volume["name"], str(module["files"]), console.size(module["bytes"])]
+        for volume in catalogue.engine["files"]
+        for module in volume["modules"]
+    ]
+    return [console.table(("MODULE", "VOLUME", "FILES", "BYTES"), rows)] if rows else []
 
 
 def _table(table: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
@@ -109,4 +136,5 @@ def _table(table: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         "bytes": sum(catalogue.segments[name].bytes for name in table["segments"]),
         "excludedColumns": [item["column"] for item in table["excluded"]],
         "withoutRows": not table["withRows"],
+        "modules": table.get("modules", []),
     }

@@ -10,18 +10,38 @@ import hashlib
 import os
 import secrets
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from tenant_backup.contract.reasons import Failure, Reason
 
+from . import volumes
 from .private import vanishing
 
 SUMS = "SHA256SUMS"
 _CHUNK = 1 << 20  # bytes written at once
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a ZIP or a folder, beside the checksums of it all."""
+
+    at: datetime  # of what is made now
+    script: Iterable[bytes] | None  # SQL
+    script_name: str
+    others: Mapping[str, bytes]  # small ones by name
+    unpack: Callable[[Path], None] | None  # writes the files of volumes into a new folder
+
+    def members(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """Yield the name and the bytes of each that is no tenant's file."""
+        if self.script is not None:
+            yield self.script_name, self.script
+        for name, data in self.others.items():
+            yield name, [data]
 
 
 class Writer(Protocol):
@@ -50,45 +70,52 @@ def write_sql(target: Path, script: Iterable[bytes]) -> None:
         _copy(script, file)
 
 
-def write_zip(
-    target: Path, name: str, at: datetime, script: Iterable[bytes], others: Mapping[str, bytes]
-) -> None:
-    """Write a ZIP with the script as `name`, `others`, and their checksums. Raises Failure."""
+def write_zip(target: Path, contents: Contents) -> None:
+    """Write a ZIP with all of it, and their checksums. Raises Failure."""
     with _arriving(target) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
-        sums = {}
-        for member, blocks in _members(name, script, others):
-            info = zipfile.ZipInfo(member, at.timetuple()[:6])
+        sums = _Sums()
+        for member, blocks in contents.members():
+            info = zipfile.ZipInfo(member, contents.at.timetuple()[:6])
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o600 << 16
             # Zip64 at once: how long it gets is known only at its end.
             with archive.open(info, "w", force_zip64=True) as file:
-                sums[member] = _copy(blocks, file)
-        archive.writestr(zipfile.ZipInfo(SUMS, at.timetuple()[:6]), _sums(sums))
+                sums.add(member, _copy(blocks, file))
+        if contents.unpack is not None:
+            unpacked = _unpacked(contents.unpack, temporary.with_name(volumes.FOLDER))
+            volumes.add_to_zip(archive, unpacked, sums.add)
+        archive.writestr(zipfile.ZipInfo(SUMS, contents.at.timetuple()[:6]), b"".join(sums.lines))
 
 
-def write_folder(target: Path, name: str, script: Iterable[bytes], others: Mapping[str, bytes]) -> None:
-    """Write the same members into a new folder. Raises Failure."""
+def write_folder(target: Path, contents: Contents) -> None:
+    """Write the same into a new folder. Raises Failure."""
     with _arriving(target) as temporary:
         temporary.mkdir(mode=0o700)
-        sums = {}
-        for member, blocks in _members(name, script, others):
+        sums = _Sums()
+        for member, blocks in contents.members():
             with _new(temporary / member) as file:
-                sums[member] = _copy(blocks, file)
+                sums.add(member, _copy(blocks, file))
+        if contents.unpack is not None:
+            volumes.add_sums(_unpacked(contents.unpack, temporary / volumes.FOLDER), sums.add)
         with _new(temporary / SUMS) as file:
-            file.write(_sums(sums))
+            file.write(b"".join(sums.lines))
 
 
-def _members(
-    name: str, script: Iterable[bytes], others: Mapping[str, bytes]
-) -> Iterator[tuple[str, Iterable[bytes]]]:
-    yield name, script
-    for other, data in others.items():
-        yield other, [data]
+@dataclass
+class _Sums:
+    """Lines for `sha256sum -c`."""
+
+    lines: list[bytes] = field(default_factory=list)
+
+    def add(self, path: str, digest: str) -> None:
+        """See volumes.Sum."""
+        self.lines.append(volumes.sum_line(path, digest))
 
 
-def _sums(sums: Mapping[str, str]) -> bytes:
-    """As `sha256sum -c` reads them."""
-    return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
+def _unpacked(unpack: Callable[[Path], None], folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    unpack(folder)
+    return folder
 
 
 def _copy(blocks: Iterable[bytes], file: Writer) -> str:

@@ -23,9 +23,16 @@ from tenant_backup.contract.results import Result, decode
 
 from . import console
 
-BACKUP = (("prepare",), ("dump", "archive", "upload"))
-RESTORE = (("download", "open", "load"),)
-VERIFY = (("download", "examine"),)
+_STEPS: dict[type[jobs.Job], Sequence[Sequence[str]]] = {
+    jobs.Backup: (("prepare",), ("dump", "archive", "upload")),
+    jobs.Restore: (("download", "open", "load"),),
+    jobs.Verify: (("download", "examine"),),
+}
+_OF_A_VOLUME: dict[type[jobs.Job], str] = {
+    jobs.Backup: "gather",
+    jobs.Restore: "place",
+    jobs.Swap: "switch",
+}
 _TICK = 0.02  # seconds between looks at the children
 _FAREWELL = 30.0  # seconds a stage gets to clear away what it made in a server
 _SOCKET_PATH = 107  # bytes
@@ -75,16 +82,22 @@ class Mounts:
 Watch = Callable[[Sequence[Running]], None]  # called every few hundredths of a second
 
 
-def run(
-    job: jobs.Job,
-    steps: Sequence[Sequence[str]],
-    folder: Path,
-    mounts: Mounts,
-    watch: Watch,
-) -> dict[str, Ended]:
-    """Run the stages of each step side by side, one step after the other as long as all end well.
+def steps(job: jobs.Job) -> Sequence[Sequence[str]]:
+    """Return the stages of a job: those of a step run side by side, one step after the other.
 
     A stage of a volume has the volume's name behind its own and a space.
+    """
+    found = _STEPS.get(type(job), ((type(job).__name__.lower(),),))
+    if not isinstance(job, jobs.Backup | jobs.Restore | jobs.Swap):
+        return found
+    alone = () if job.database.engine else ("dump", "load", "swap")
+    last = [name for name in found[-1] if name not in alone]
+    return (*found[:-1], [*last, *(f"{_OF_A_VOLUME[type(job)]} {volume.name}" for volume in job.files)])
+
+
+def run(job: jobs.Job, folder: Path, mounts: Mounts, watch: Watch) -> dict[str, Ended]:
+    """Run the stages of a job as long as all end well.
+
     `folder` is new, and private. Whatever ends this function ends the stages first.
     """
     if len(os.fsencode(folder)) + len(_LONGEST) > _SOCKET_PATH:
@@ -92,7 +105,7 @@ def run(
         raise Failure(Reason.INVALID_SPEC, message)
     _lay_out(folder, mounts)
     ended: dict[str, Ended] = {}
-    for stages in steps:
+    for stages in steps(job):
         running: list[Running] = []
         try:
             running += (_start(stage, job, folder) for stage in stages)

@@ -36,7 +36,7 @@ class Script:
     def blocks(self) -> Iterator[bytes]:
         """Yield the script; each row was checked before. Raises Failure."""
         engine = self.catalogue.engine
-        definitions.refuse_unsupported(engine, engine["server"]["number"])
+        definitions.refuse_newer(engine)
         yield self._head()
         schema, listing = self._schema()
         yield from self._definitions(schema, listing, "pre-data")

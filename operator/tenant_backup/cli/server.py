@@ -63,7 +63,9 @@ def server_login(function: _F) -> _F:
     """Take --user, --password-file and --tls-ca as one `sign_in`, which asks for a password if need be."""
 
     @functools.wraps(function)
-    def call(*before: Any, user: str, password_file: Path | None, tls_ca: Path | None, **rest: Any) -> Any:
+    def call(
+        *before: Any, user: str | None, password_file: Path | None, tls_ca: Path | None, **rest: Any
+    ) -> Any:
         return function(*before, sign_in=SignIn(user, password_file, tls_ca), **rest)
 
     for option in (_TLS_CA, _PASSWORD_FILE, _USER):
@@ -75,27 +77,29 @@ def server_login(function: _F) -> _F:
 class SignIn:
     """Who signs in and where the password is."""
 
-    user: str
+    user: str | None
     password_file: Path | None
     tls_ca: Path | None
 
     def server(self, engine: Engine, host: str, port: int, connections: int) -> Server:
         """Return the server; asks for the password on a terminal. Raises Failure(KEY_MISSING)."""
-        login = self._login(_PASSWORDS[engine])
+        if self.user is None:
+            raise click.UsageError("--user is needed: the login at the server")
+        login = self._login(self.user, _PASSWORDS[engine])
         if self.tls_ca is None:
             return Server(engine, host, port, login, "Prefer", None, connections)
         return Server(engine, host, port, login, "VerifyFull", _read(self.tls_ca), connections)
 
-    def _login(self, variable: str) -> Login:
+    def _login(self, user: str, variable: str) -> Login:
         if self.password_file is not None:
-            return Login(self.user, _password(self.password_file))
+            return Login(user, _password(self.password_file))
         password = os.environ.get(variable)
         if password is None and sys.stdin.isatty():
-            password = click.prompt(f"Password of {self.user}", hide_input=True, err=True, default="")
+            password = click.prompt(f"Password of {user}", hide_input=True, err=True, default="")
         if password is None:
             message = "there is no password; put it into a file and name that with --password-file"
             raise Failure(Reason.KEY_MISSING, message)
-        return Login(self.user, password)
+        return Login(user, password)
 
 
 def owner_of(server: Server, user: str | None, password_file: Path | None) -> Login:
@@ -121,7 +125,7 @@ def _read(file: Path) -> bytes:
         raise Failure(Reason.KEY_MISSING, f"{file} cannot be read ({error.strerror})") from None
 
 
-_USER = click.option("--user", required=True, help="Login at the server.")
+_USER = click.option("--user", help="Login at the server.")
 _PASSWORD_FILE = click.option(
     "--password-file",
     type=_FILE,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tenant_backup.archive import names
 from tenant_backup.archive.keys import Identity
-from tenant_backup.archive.lists import Catalogue
+from tenant_backup.archive.lists import Catalogue, source
 from tenant_backup.archive.manifest import Manifest
 from tenant_backup.archive.pack import ObjectRef
 from tenant_backup.archive.reader import ArchiveReader
@@ -140,7 +140,7 @@ def _tables(reader: ArchiveReader, catalogue: Catalogue) -> tuple[dict[str, str]
     hit: dict[str, str] = {}
     total = 0
     for name, segment in catalogue.segments.items():
-        shown = segment.table or f"({name})"
+        shown = segment.table or f"({source(name, segment)})"
         try:
             rows = sum(block.count(b"\n") for block in reader.blocks(segment))
         except Failure as failure:

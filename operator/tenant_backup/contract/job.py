@@ -46,6 +46,14 @@ NO_DATABASE = Database("", "", 0, "")  # in a job that is about files alone
 
 
 @dataclass(frozen=True)
+class Paths:
+    """What a module has on a volume."""
+
+    module: str
+    patterns: list[str]
+
+
+@dataclass(frozen=True)
 class Volume:
     """A volume with files of the tenant. One container mounts it, at {FILES}/{name}, as this user."""
 
@@ -55,6 +63,8 @@ class Volume:
     group: int
     groups: list[int] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)  # patterns
+    modules: list[Paths] = field(default_factory=list)  # those that have files on it
+    only_modules: list[str] = field(default_factory=list)  # empty: all files, of modules or not
 
     def container(self, stage: str) -> str:
         """Return the name of the container that runs a stage on it."""
@@ -142,30 +152,37 @@ class Restore:
 
     @property
     def replaces(self) -> bool:
-        """Whether it takes the place of the live database."""
+        """Whether it takes the place of what is live."""
         return self.strategy == "Replace"
+
+    @property
+    def decided_by(self) -> str:
+        """The volume that says whether all of it has taken place; empty: the database does."""
+        return "" if self.database.engine else self.files[0].name
 
 
 @dataclass(frozen=True)
 class Swap:
     """After a Replace: switch back, or drop what was kept. Runs with admin credentials only."""
 
-    uid: str  # of the TenantRestore whose Replace made the previous database
+    uid: str  # of the TenantRestore whose Replace it was
     name: str
     action: Literal["Undo", "DropPrevious"]
-    database: Database
+    database: Database  # NO_DATABASE: none was replaced
     target_database: str
+    files: list[Volume] = field(default_factory=list)  # on which files were replaced
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Is the tenant's database reachable and readable?"""
+    """Can all that the tenant has be reached and read?"""
 
     tenant: Tenant
-    database: Database
+    database: Database  # NO_DATABASE: there is none to look at
     exclude_columns: list[Column] = field(default_factory=list)
     exclude_tables: list[str] = field(default_factory=list)
     modules: list[Module] = field(default_factory=list)
+    files: list[Volume] = field(default_factory=list)  # to be walked
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     ROWS_DIFFER = "RowsDiffer"
     NAME_TAKEN = "NameTaken"
+    FILES_NOT_FOUND = "FilesNotFound"
     # the store
     STORE_UNAVAILABLE = "StoreUnavailable"
     STORE_PERMISSION_DENIED = "StorePermissionDenied"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tenant_backup.api import BackupStore, Tenant, TenantBackup
 from tenant_backup.api.references import FINALIZER
-from tenant_backup.cluster import BACKUP, POD, STORE, TENANT, Cluster, Object
+from tenant_backup.cluster import BACKUP, STORE, TENANT, Cluster, Object
 from tenant_backup.decisions.backup import is_at_work, volumes_to_read, wants_to_start
 from tenant_backup.decisions.expiry import expires_at
 from tenant_backup.decisions.observed import BackupSeen, JobSeen, Sibling
@@ -17,6 +17,7 @@ from tenant_backup.decisions.summaries import BackupSummary, of_backup
 from .admission import Admission
 from .afresh import backups_of, is_terminating
 from .look import Look
+from .nodes import node_of
 from .roster import Roster
 
 
@@ -48,17 +49,11 @@ async def observe(look: Look, document: Object, now: datetime) -> BackupSeen:
 
 
 async def _node(cluster: Cluster, seen: BackupSeen) -> str:
-    """Return where a pod runs that uses a volume to be read: one that is ReadWriteOnce is there only."""
-    claims = {volume.claim for volume in volumes_to_read(seen)}
-    if not claims or seen.place or not wants_to_start(seen):
+    """Return where a volume to be read is in use; asked when it starts."""
+    if seen.place or not wants_to_start(seen):
         return ""
-    pods = await cluster.list(POD, seen.backup.metadata.namespace, fields="status.phase=Running")
-    return min((pod["spec"]["nodeName"] for pod in pods if claims & _claims(pod)), default="")
-
-
-def _claims(pod: Object) -> set[str]:
-    mounted = [volume.get("persistentVolumeClaim", {}) for volume in pod["spec"].get("volumes", ())]
-    return {claim["claimName"] for claim in mounted if claim}
+    claims = {volume.claim for volume in volumes_to_read(seen)}
+    return await node_of(cluster, seen.backup.metadata.namespace, claims)
 
 
 def _place(admission: Admission, seen: BackupSeen, now: datetime) -> Place | None:

@@ -25,12 +25,13 @@ from tenant_backup.decisions.described import trusted_keys
 from tenant_backup.decisions.instants import rfc3339
 from tenant_backup.decisions.names import key_secret
 from tenant_backup.decisions.observed import JobSeen, KeyState, TenantSeen
-from tenant_backup.decisions.plan import merge_patch
+from tenant_backup.decisions.plan import Run, merge_patch
 from tenant_backup.decisions.slots import offset
 from tenant_backup.decisions.tenant import decide
 
 from .afresh import backups_of, is_terminating
 from .look import Look
+from .nodes import node_of
 
 LOOKED_AT_WITHIN = timedelta(hours=1)  # of a start: every Tenant, one after the other
 
@@ -44,7 +45,16 @@ async def observe(look: Look, document: Object, now: datetime) -> TenantSeen:
         return await _leaving(look, tenant, status)
     keys = await key_state(look, namespace, status, now)
     seen = await _standing(look, tenant, status, keys, await look.jobs(namespace, tenant.metadata.uid, now))
-    return replace(seen, recovered=await _recovered(look, tenant, now)) if keys == "Absent" else seen
+    seen = replace(seen, recovered=await _recovered(look, tenant, now)) if keys == "Absent" else seen
+    return replace(seen, node=await _node(look, seen, now))
+
+
+async def _node(look: Look, seen: TenantSeen, now: datetime) -> str:
+    """Return where a volume of the tenant is in use; asked when its preflight starts."""
+    if not any(isinstance(action, Run) for action in decide(seen, now).actions):
+        return ""
+    claims = {files.persistent_volume_claim.claim_name for files in seen.tenant.spec.files}
+    return await node_of(look.cluster, seen.tenant.metadata.namespace, claims)
 
 
 async def rest(look: Look, document: Object) -> float:

@@ -71,7 +71,7 @@ def volumes_to_read(seen: BackupSeen) -> list[contract.Volume]:
     """Return the volumes whose files it is of."""
     if seen.tenant is None or seen.backup.spec.contents == "Database":
         return []
-    return described.volumes(seen.tenant)
+    return described.volumes(seen.tenant, seen.backup.spec.modules)
 
 
 def is_at_work(seen: BackupSeen) -> bool:
@@ -127,6 +127,25 @@ def its_modules_are_known(seen: BackupSeen) -> Verdict | None:
     return Stalled(Reason.INVALID_SPEC, message, None, (Ref("Tenant", seen.tenant.metadata.namespace, name),))
 
 
+def its_modules_have_files(seen: BackupSeen) -> Verdict | None:
+    """A misspelt volume would leave files out; a backup of files that no module has would be empty."""
+    assert seen.tenant
+    spec, name = seen.tenant.spec, seen.tenant.metadata.name
+    volumes = {files.name for files in spec.files}
+    named = {glob.partition(":")[0]: module.name for module in spec.modules for glob in module.files}
+    wait_for = (Ref("Tenant", seen.tenant.metadata.namespace, name),)
+    for volume in sorted(named.keys() - volumes):
+        message = f"module {named[volume]} of Tenant {name} has files of volume {volume}, which is not in its"
+        return Stalled(Reason.INVALID_SPEC, f"{message} spec.files: correct one of them", None, wait_for)
+    no_rows = seen.backup.spec.contents == "Files" or spec.database is None
+    if not seen.backup.spec.modules or not no_rows or volumes_to_read(seen):
+        return None
+    message = (
+        f"no module of {', '.join(seen.backup.spec.modules)} has files in Tenant {name}, and nothing else"
+    )
+    return Stalled(Reason.INVALID_SPEC, f"{message} is to be backed up: choose others", None, wait_for)
+
+
 def it_ends_before_its_packs_may_be_collected(seen: BackupSeen) -> Verdict | None:
     """What a run refers to is safe for so long only."""
     longest = seen.platform.collection.max_run
@@ -169,6 +188,7 @@ _CHECKS: tuple[Callable[[BackupSeen], Verdict | None], ...] = (
     somebody_can_read_it,
     its_contents_are_there,
     its_modules_are_known,
+    its_modules_have_files,
     it_ends_before_its_packs_may_be_collected,
     its_tenant_has_keys,
     the_run_before_it_has_ended,

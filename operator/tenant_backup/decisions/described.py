@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tenant_backup.api import BackupStore, Tenant
 from tenant_backup.api.references import ANNOTATION_ADOPT
+from tenant_backup.api.tenant import Module
 from tenant_backup.api.values import quantity_bytes
 from tenant_backup.contract import job as contract
 
@@ -37,19 +39,35 @@ def database(tenant: Tenant) -> contract.Database:
     )
 
 
-def volumes(tenant: Tenant) -> list[contract.Volume]:
-    """Return where files live."""
-    return [
-        contract.Volume(
+def volumes(tenant: Tenant, only_modules: Sequence[str] = ()) -> list[contract.Volume]:
+    """Return where files live; those of some modules only, if any are named."""
+    found = []
+    for files in tenant.spec.files:
+        modules = [
+            contract.Paths(module.name, patterns)
+            for module in tenant.spec.modules
+            if (patterns := _patterns(module, files.name))
+        ]
+        here = [paths.module for paths in modules if paths.module in only_modules]
+        if only_modules and not here:
+            continue
+        volume = contract.Volume(
             name=files.name,
             claim=files.persistent_volume_claim.claim_name,
             user=files.security_context.run_as_user,
             group=files.security_context.run_as_group,
             groups=list(files.security_context.supplemental_groups),
             exclude=list(files.exclude),
+            modules=modules,
+            only_modules=here,
         )
-        for files in tenant.spec.files
-    ]
+        found.append(volume)
+    return found
+
+
+def _patterns(module: Module, volume: str) -> list[str]:
+    pairs = (glob.split(":", 1) for glob in module.files)
+    return [pattern for name, pattern in pairs if name == volume]
 
 
 def excluded_columns(tenant: Tenant) -> list[contract.Column]:

@@ -108,6 +108,7 @@ class TenantSeen:
     schedules: frozenset[str] = frozenset()  # names of those that exist
     terminating: bool = False  # the namespace or the kind itself is going away
     last_restore: tuple[str, str] | None = None  # that succeeded: name and completedAt
+    node: str = ""  # of a pod that uses one of its volumes; looked for when a preflight starts
 
 
 @dataclass(frozen=True)

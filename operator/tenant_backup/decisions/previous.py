@@ -1,4 +1,4 @@
-"""After a Replace: switch back when asked, and drop the kept database when its time is over."""
+"""After a Replace: switch back when asked, and drop what is kept when its time is over."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from .instants import parse, rfc3339
 from .names import job_name
 from .observed import RestoreSeen
 from .plan import Announce, Plan, Run, Secrets, Subject
+from .restored import restores_database, volumes
 from .runs import Course, Pauses, again_after_failure, of_purpose, recorded
 from .verdicts import Done, Failed, Ref, Waiting
 
 SWAP_DEADLINE = 600  # seconds
 PAUSES = Pauses(30.0, 900.0)  # seconds between tries
+_KEPT = ("previousDatabase", "previousFiles")
 _ATTEMPT_KEY = {"Undo": 1, "DropPrevious": 2}  # each action has Jobs of its own
 
 
 def decide_previous(seen: RestoreSeen, now: datetime) -> Plan:
     """Return the next step of a restore that has ended."""
     until = parse(seen.status.get("undoUntil"))
-    if not seen.status.get("previousDatabase") or until is None:
+    if not _is_kept(seen) or until is None:
         return _nothing_is_kept(seen, now)
     if _undo_is_wanted(seen) and (now < until or _runs(seen, "Undo")):
         return _undo(seen, now)
@@ -35,13 +37,16 @@ def decide_previous(seen: RestoreSeen, now: datetime) -> Plan:
     return _drop(seen, now)
 
 
+def _is_kept(seen: RestoreSeen) -> bool:
+    return any(seen.status.get(field) for field in _KEPT)
+
+
 def _nothing_is_kept(seen: RestoreSeen, now: datetime) -> Plan:
     if not _undo_is_wanted(seen) or seen.status.get("state") != "Succeeded":
         return Plan(recorded(seen.jobs))
-    message = "the previous database is not kept any more; restore an earlier backup instead"
-    return Plan(
-        recorded(seen.jobs), _with(seen, Fact("Undone", "False", Reason.DATABASE_NOT_FOUND, message), now)
-    )
+    message = "what was replaced is not kept any more; restore an earlier backup instead"
+    reason = Reason.DATABASE_NOT_FOUND if restores_database(seen) else Reason.FILES_NOT_FOUND
+    return Plan(recorded(seen.jobs), _with(seen, Fact("Undone", "False", reason, message), now))
 
 
 def _undo_is_wanted(seen: RestoreSeen) -> bool:
@@ -57,7 +62,7 @@ def _undo(seen: RestoreSeen, now: datetime) -> Plan:
     if course is None:
         return _waits_for_the_tenant(seen)
     if isinstance(course.verdict, Done):
-        message = "the previous database is live again"
+        message = f"{_named(seen)} is back in its place"
         kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
         status = _with(seen, Fact("Undone", "True", Reason.UNDONE, message), now)
         # What the undo took away is now the previous one, under the same name, and kept as long.
@@ -74,14 +79,9 @@ def _drop(seen: RestoreSeen, now: datetime) -> Plan:
     if course is None:
         return _waits_for_the_tenant(seen)
     if isinstance(course.verdict, Done):
-        status = {
-            key: value for key, value in seen.status.items() if key not in ("previousDatabase", "undoUntil")
-        }
-        name = seen.status["previousDatabase"]
-        return Plan(
-            (*course.actions, Announce("Normal", Reason.PREVIOUS_DROPPED, f"database {name} was dropped")),
-            status,
-        )
+        status = {key: value for key, value in seen.status.items() if key not in (*_KEPT, "undoUntil")}
+        told = Announce("Normal", Reason.PREVIOUS_DROPPED, f"{_named(seen)} was dropped")
+        return Plan((*course.actions, told), status)
     if isinstance(course.verdict, Failed):
         told = Announce("Warning", course.verdict.reason, f"previous not dropped: {course.verdict.message}")
         return Plan((*course.actions, told), None, course.verdict.retry_in)
@@ -89,23 +89,46 @@ def _drop(seen: RestoreSeen, now: datetime) -> Plan:
 
 
 def _course(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], now: datetime) -> Course | None:
-    if seen.tenant is None or not described.admin_secret(seen.tenant):
+    if seen.tenant is None or not _can_be_reached(seen):
         return None
     jobs = of_purpose(seen.jobs, "swap", _ATTEMPT_KEY[action])
     known = condition_of(seen.status, "Undone")
     return again_after_failure(jobs, lambda attempt: _run(seen, action, attempt), now, PAUSES, known)
 
 
+def _can_be_reached(seen: RestoreSeen) -> bool:
+    """Whether the Tenant still names all that it takes."""
+    assert seen.tenant
+    administrator = described.admin_secret(seen.tenant) or not seen.status.get("previousDatabase")
+    return bool(administrator) and {one.name for one in _volumes(seen)} >= set(
+        seen.status.get("previousFiles", ())
+    )
+
+
+def _volumes(seen: RestoreSeen) -> list[contract.Volume]:
+    return [volume for volume in volumes(seen) if volume.name in seen.status.get("previousFiles", ())]
+
+
+def _named(seen: RestoreSeen) -> str:
+    database, files = (seen.status.get(field) for field in _KEPT)
+    words = [f"database {database}"] if database else []
+    return " and ".join([*words, f"what was kept of files of {', '.join(files)}"] if files else words)
+
+
 def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: int) -> Run:
     tenant, metadata = seen.tenant, seen.restore.metadata
     assert tenant
-    database = described.database(tenant)
+    database, secrets = contract.NO_DATABASE, Secrets()
+    if seen.status.get("previousDatabase"):
+        database, admin = described.database(tenant), described.admin_secret(tenant)
+        secrets = Secrets(database_ca=described.database_secrets(tenant).database_ca, admin=admin)
     job = contract.Swap(
         uid=metadata.uid,
         name=metadata.name,
         action=action,
         database=database,
         target_database=database.name,
+        files=_volumes(seen),
     )
     return Run(
         name=job_name(metadata.name, metadata.uid, "swap", _ATTEMPT_KEY[action], attempt),
@@ -113,9 +136,7 @@ def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: in
         job=job,
         subject=Subject.of(seen.restore),
         tenant=tenant.metadata.name,
-        secrets=Secrets(
-            database_ca=described.database_secrets(tenant).database_ca, admin=described.admin_secret(tenant)
-        ),
+        secrets=secrets,
         deadline=SWAP_DEADLINE,
         retries=0,
         generation=_ATTEMPT_KEY[action],
@@ -124,7 +145,7 @@ def _run(seen: RestoreSeen, action: Literal["Undo", "DropPrevious"], attempt: in
 
 
 def _waits_for_the_tenant(seen: RestoreSeen) -> Plan:
-    # Nobody can reach the server without it; the previous database stays until it is back.
+    # Nobody can reach server or volume without it; what is kept stays until it is back.
     name = seen.restore.spec.target.tenant_ref.name
     ref = Ref("Tenant", seen.restore.metadata.namespace, name)
     waiting = Waiting(Reason.TENANT_NOT_FOUND, f"Tenant {name} is gone", 600.0, (ref,))

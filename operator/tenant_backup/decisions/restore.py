@@ -1,9 +1,8 @@
-"""TenantRestore: checks first, then one Job; after a Replace the previous database is kept, then dropped."""
+"""TenantRestore: checks first, then one Job; what a Replace replaced is kept, then dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,10 +20,19 @@ from .names import job_name
 from .observed import Ended, JobSeen, RestoreSeen
 from .plan import Action, Announce, Audit, Plan, Run, Secrets, Subject
 from .previous import decide_previous
+from .restored import restores_database, volumes
 from .runs import Course, follow, newest, of_purpose, start
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
-_AUDITED = ("state", "resolvedBackup", "previousDatabase", "startedAt", "completedAt", "requestedBy")
+_AUDITED = (
+    "state",
+    "resolvedBackup",
+    "previousDatabase",
+    "previousFiles",
+    "startedAt",
+    "completedAt",
+    "requestedBy",
+)
 
 
 def decide(seen: RestoreSeen, now: datetime) -> Plan:
@@ -94,12 +102,12 @@ def the_backup_is_still_the_one_that_was_resolved(seen: RestoreSeen, _now: datet
 
 
 def everything_is_in_the_backup(seen: RestoreSeen, _now: datetime) -> Verdict | None:
-    """Replacing a database by a part of it would lose the rest."""
+    """Replacing anything by a part of it would lose the rest."""
     assert seen.backup
     if seen.restore.spec.strategy != "Replace" or not seen.backup.spec.modules:
         return None
     name, modules = seen.backup.metadata.name, ", ".join(seen.backup.spec.modules)
-    message = f"TenantBackup {name} has rows of {modules} only and cannot replace a database; use NewDatabase"
+    message = f"TenantBackup {name} has only what is of {modules} and cannot replace all; use NewDatabase"
     return Failed(Reason.PARTIAL_BACKUP, message)
 
 
@@ -107,10 +115,8 @@ def everything_wished_for_is_in_it(seen: RestoreSeen, _now: datetime) -> Verdict
     """A backup of files alone has no database, one of the database alone has no files."""
     assert seen.backup
     contents, name = seen.backup.spec.contents, seen.backup.metadata.name
-    if contents == "Files" and _restores_database(seen):
-        message = (
-            f"TenantBackup {name} has files only; use NewDatabase with target.files, without target.database"
-        )
+    if contents == "Files" and restores_database(seen):
+        message = f"TenantBackup {name} has files only; name them in target.files, without target.database"
         return Failed(Reason.PARTIAL_BACKUP, message)
     if contents == "Database" and seen.restore.spec.target.files:
         message = (
@@ -124,7 +130,7 @@ def the_tenant_has_what_is_restored(seen: RestoreSeen, _now: datetime) -> Verdic
     """It says on which server a database is made, and as whom files are written."""
     assert seen.tenant
     spec, name = seen.tenant.spec, seen.tenant.metadata.name
-    if _restores_database(seen) and spec.database is None:
+    if restores_database(seen) and spec.database is None:
         message = (
             f"Tenant {name} has no spec.database, so there is no server to restore a database on: add it"
         )
@@ -156,7 +162,7 @@ def the_store_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
 def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """A restore creates a database beside the live one."""
     assert seen.tenant
-    if described.admin_secret(seen.tenant) or not _restores_database(seen):
+    if described.admin_secret(seen.tenant) or not restores_database(seen):
         return None
     name = seen.tenant.metadata.name
     message = (
@@ -166,12 +172,16 @@ def the_tenant_says_who_may_create_databases(seen: RestoreSeen, _now: datetime) 
     return Stalled(Reason.PERMISSION_DENIED, message, None, (_tenant_ref(seen),))
 
 
-def the_new_database_is_not_the_live_one(seen: RestoreSeen, _now: datetime) -> Verdict | None:
-    """NewDatabase replaces nothing."""
+def the_target_is_what_the_strategy_is_for(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """NewDatabase replaces nothing, and Replace creates nothing."""
     assert seen.tenant
     wanted, files = seen.restore.spec.target.database, seen.restore.spec.target.files
     if seen.restore.spec.strategy == "Replace":
-        return None
+        live = described.database(seen.tenant).name
+        if wanted in (None, live):
+            return None
+        message = f"Replace is for the Tenant's own database, {live}, and target.database is {wanted}"
+        return Failed(Reason.INVALID_SPEC, f"{message}; name that one, or use strategy NewDatabase")
     if not wanted and not files:
         message = "strategy NewDatabase needs target.database, the database to create, or target.files"
         return Failed(Reason.INVALID_SPEC, message)
@@ -225,7 +235,7 @@ _CHECKS: tuple[_Check, ...] = (
     the_tenant_is_there,
     the_tenant_has_what_is_restored,
     the_store_is_there,
-    the_new_database_is_not_the_live_one,
+    the_target_is_what_the_strategy_is_for,
     the_tenant_says_who_may_create_databases,
     somebody_can_decrypt_it,
     the_signature_can_be_checked,
@@ -239,11 +249,6 @@ def _checks(seen: RestoreSeen) -> tuple[_Check, ...]:
     if "startedAt" in seen.status:
         return tuple(check for check in _CHECKS if check is not replacing_is_approved)
     return _CHECKS
-
-
-def _restores_database(seen: RestoreSeen) -> bool:
-    spec = seen.restore.spec
-    return spec.strategy == "Replace" or spec.target.database is not None
 
 
 def identity_secret(seen: RestoreSeen) -> str:
@@ -279,20 +284,9 @@ def _run(seen: RestoreSeen) -> Run:
 
 def _database_secrets(seen: RestoreSeen) -> Secrets:
     assert seen.tenant
-    if not _restores_database(seen):
+    if not restores_database(seen):
         return Secrets()
     return described.database_secrets(seen.tenant) | Secrets(admin=described.admin_secret(seen.tenant))
-
-
-def _volumes(seen: RestoreSeen) -> list[contract.Volume]:
-    """Return the volumes to fill: the Tenant's, or those that are named instead."""
-    assert seen.tenant
-    known = {volume.name: volume for volume in described.volumes(seen.tenant)}
-    return [
-        replace(known[files.name], claim=other.claim_name) if other else known[files.name]
-        for files in seen.restore.spec.target.files
-        for other in [files.persistent_volume_claim]
-    ]
 
 
 def _job(seen: RestoreSeen) -> contract.Restore:
@@ -300,7 +294,7 @@ def _job(seen: RestoreSeen) -> contract.Restore:
     assert tenant
     assert store
     who = described.tenant(tenant, seen.platform.cluster_id)
-    database = described.database(tenant) if _restores_database(seen) else contract.NO_DATABASE
+    database = described.database(tenant) if restores_database(seen) else contract.NO_DATABASE
     return contract.Restore(
         uid=restore.metadata.uid,
         name=restore.metadata.name,
@@ -317,7 +311,7 @@ def _job(seen: RestoreSeen) -> contract.Restore:
         identity_secret=identity_secret(seen),
         exclude_columns=described.excluded_columns(tenant),
         deadline_seconds=duration_seconds(restore.spec.deadline),
-        files=_volumes(seen),
+        files=volumes(seen),
     )
 
 
@@ -331,11 +325,11 @@ def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime)
 
 def _good_news(seen: RestoreSeen) -> str:
     spec = seen.restore.spec
-    volumes = ", ".join(files.name for files in spec.target.files)
-    files = f"volume {volumes} holds its files, which were counted" if volumes else ""
+    filled = ", ".join(files.name for files in spec.target.files)
+    files = f"volume {filled} holds its files, which were counted" if filled else ""
     target = spec.target.database or "the tenant's database"
     rows = f"{target} holds the backup; rows were counted against its manifest"
-    return "; ".join(([rows] if _restores_database(seen) else []) + ([files] if files else []))
+    return "; ".join(([rows] if restores_database(seen) else []) + ([files] if files else []))
 
 
 def _tell(seen: RestoreSeen, verdict: Verdict, status: dict[str, Any]) -> tuple[Action, ...]:
@@ -389,7 +383,9 @@ def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     fields = {key: facts[key] for key in taken if facts.get(key)}
     if facts.get("placed"):
         fields |= _placed(facts["placed"], fields)
-    if fields.get("previousDatabase"):
+        if seen.restore.spec.strategy == "Replace":
+            fields["previousFiles"] = sorted(facts["placed"])
+    if fields.get("previousDatabase") or fields.get("previousFiles"):
         kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))
         fields["undoUntil"] = rfc3339(now + kept)
     return fields
@@ -398,9 +394,10 @@ def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:
 def _placed(volumes: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Return what changes in these fields because files came back, too."""
     restored = {"bytes": 0, **fields.get("restored", {})}
-    restored["files"] = sum(volume["files"] for volume in volumes.values())
-    restored["bytes"] += sum(volume["bytes"] for volume in volumes.values())
-    told = [f"{name}: {text}" for name, volume in volumes.items() for text in volume["skipped"]]
+    # Whose message was lost has ended well, too.
+    restored["files"] = sum(volume.get("files", 0) for volume in volumes.values())
+    restored["bytes"] += sum(volume.get("bytes", 0) for volume in volumes.values())
+    told = [f"{name}: {text}" for name, volume in volumes.items() for text in volume.get("skipped", ())]
     skipped = [*fields.get("skipped", ()), *told]
     return {"restored": restored} | ({"skipped": skipped} if skipped else {})
 

@@ -1,9 +1,10 @@
-"""Tenant: its keys are made once, and a preflight Job looks at its database for each new spec."""
+"""Tenant: its keys are made once; a preflight Job looks at what it has, for each new spec and once a day."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from tenant_backup.api import Tenant
@@ -14,18 +15,22 @@ from . import described
 from .aspects import Aspect, together, with_fields
 from .capacity import within_limits
 from .conditions import condition_of, conditions, stamped
-from .instants import rfc3339
+from .estimate import estimate
+from .instants import parse, rfc3339
 from .names import job_name, key_secret
 from .objectives import objectives
 from .observed import Ended, TenantSeen
 from .offboarding import decide_offboarding, holding, unpruned
 from .plan import Action, Announce, MakeKeys, Plan, Run, Subject
 from .runs import Course, Pauses, again_after_failure, of_purpose, outdated, recorded
+from .slots import offset
 from .summaries import BackupSummary
 from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
+LOOK_AGAIN_AFTER = timedelta(hours=24)
+_SPREAD = timedelta(hours=2)  # so that tenants made together are not looked at together every day
 
 # Each says one thing about a Tenant beside whether it is Ready.
 _ASPECTS: tuple[Callable[[TenantSeen, datetime], Aspect], ...] = (objectives, within_limits, unpruned)
@@ -97,9 +102,18 @@ def _course(seen: TenantSeen, now: datetime) -> Course:
         verdict = check(seen)
         if verdict is not None:
             return Course(verdict, recorded(seen.jobs))
+    found = _found_ready(seen)
+    due = _due(seen)
+    if found and (due is None or now < due):
+        left = (due - now).total_seconds() if due else None
+        return Course(replace(found, retry_in=left), recorded(seen.jobs))
     jobs = of_purpose(seen.jobs, "preflight", seen.tenant.metadata.generation)
     ready = condition_of(seen.status, "Ready")
-    return again_after_failure(jobs, lambda attempt: _preflight(seen, attempt), now, PAUSES, ready)
+    course = again_after_failure(jobs, lambda attempt: _preflight(seen, attempt), now, PAUSES, ready)
+    if found and isinstance(course.verdict, Waiting):
+        # Until the new look has ended, the tenant is what the last one found.
+        return replace(course, verdict=replace(found, retry_in=course.verdict.retry_in))
+    return course
 
 
 def nobody_could_read_the_backups(seen: TenantSeen) -> Verdict | None:
@@ -121,28 +135,23 @@ def its_keys_were_deleted(seen: TenantSeen) -> Verdict | None:
     return Stalled(Reason.KEY_MISSING, message, _KEYS_GONE_RETRY)
 
 
-def this_spec_was_found_ready(seen: TenantSeen) -> Verdict | None:
-    """A preflight of this generation succeeded and is recorded."""
-    ready = condition_of(seen.status, "Ready")
-    current = ready.get("observedGeneration") == seen.tenant.metadata.generation
-    if not current or ready.get("status") != "True":
-        return None
-    return Done(Reason.READY, str(ready["message"]))
-
-
-def there_is_no_database_to_look_at(seen: TenantSeen) -> Verdict | None:
-    """Whether files can be read says the first backup, which reads them all."""
-    if seen.tenant.spec.database is not None:
-        return None
-    return Done(Reason.SUCCEEDED, "its volumes are read by its backups")
-
-
 _CHECKS: tuple[Callable[[TenantSeen], Verdict | None], ...] = (
     nobody_could_read_the_backups,
     its_keys_were_deleted,
-    this_spec_was_found_ready,
-    there_is_no_database_to_look_at,
 )
+
+
+def _found_ready(seen: TenantSeen) -> Done | None:
+    """Return what a preflight of this generation said, if it succeeded and is recorded."""
+    ready = condition_of(seen.status, "Ready")
+    current = ready.get("observedGeneration") == seen.tenant.metadata.generation
+    return Done(Reason.READY, str(ready["message"])) if current and ready.get("status") == "True" else None
+
+
+def _due(seen: TenantSeen) -> datetime | None:
+    """Return when it is looked at again."""
+    looked, metadata = parse(seen.status.get("lookedAt")), seen.tenant.metadata
+    return looked + LOOK_AGAIN_AFTER + offset(metadata.namespace, metadata.name, _SPREAD) if looked else None
 
 
 def readable_by_somebody(tenant: Tenant) -> bool:
@@ -169,6 +178,7 @@ def _preflight(seen: TenantSeen, attempt: int) -> Run:
         exclude_columns=described.excluded_columns(tenant),
         exclude_tables=list(tenant.spec.exclusions.tables),
         modules=described.modules(tenant),
+        files=described.volumes(tenant),
     )
     return Run(
         name=job_name(metadata.name, metadata.uid, "preflight", metadata.generation, attempt),
@@ -181,6 +191,7 @@ def _preflight(seen: TenantSeen, attempt: int) -> Run:
         retries=0,
         generation=metadata.generation,
         attempt=attempt,
+        node=seen.node,
     )
 
 
@@ -189,13 +200,19 @@ def _lasting(seen: TenantSeen, verdict: Verdict) -> Verdict:
     if isinstance(verdict, Failed):
         return Stalled(verdict.reason, verdict.message, verdict.retry_in)
     if isinstance(verdict, Done) and verdict.reason is Reason.SUCCEEDED:
-        found = "the database is reachable and everything named in the spec is readable"
-        found = found if seen.tenant.spec.database else "there is no database to look at: " + verdict.message
+        found = "; ".join(_good_news(seen.tenant))
         readable = seen.tenant.spec.encryption.mode == "None"
         return Done(Reason.READY, found + _NOT_ENCRYPTED if readable else found)
     if isinstance(verdict, Waiting) and verdict.reason is Reason.RUNNING:
-        return Waiting(Reason.RUNNING, "looking at the database", verdict.retry_in)
+        return Waiting(Reason.RUNNING, "looking at what there is to back up", verdict.retry_in)
     return verdict
+
+
+def _good_news(tenant: Tenant) -> Iterator[str]:
+    if tenant.spec.database:
+        yield "the database is reachable and everything named in the spec is readable"
+    if tenant.spec.files:
+        yield "its files can be read"
 
 
 def _status(
@@ -208,11 +225,9 @@ def _status(
         status |= {"signingKey": seen.recovered, "keySecret": secret}
     if seen.keys == "Present" or seen.recovered:
         status["keysReady"] = True
-    if seen.tenant.spec.database is None:
-        status.pop("database", None)
     if facts is not None:
-        found = facts.facts.get("database", {})
-        status["database"] = {key: found[key] for key in ("version", "sizeBytes", "tables") if key in found}
+        status |= {**_found(facts.facts), "lookedAt": rfc3339(now)}
+    status["estimate"] = estimate(seen, status)
     status["backups"] = sum(one.state == "Succeeded" and not one.removing for one in seen.backups)
     status["lastBackup"] = _moment(_newest(seen, lambda one: one.completed), "completedAt")
     status["lastVerified"] = _moment(_newest(seen, lambda one: one.verified), "verifiedAt")
@@ -224,6 +239,17 @@ def _status(
         *(stamped(fact, seen.status, generation, now) for fact in said.facts),
     ]
     return with_fields(status, said.fields)
+
+
+def _found(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a preflight's facts mean for status; what there is none of is not shown."""
+    found, volumes = facts.get("database", {}), facts.get("volumes", {})
+    lists = {key: found.get(key) for key in ("unclaimedTables", "leavingForeignKeys")}
+    return {
+        "database": {key: found[key] for key in ("version", "sizeBytes", "tables") if key in found} or None,
+        "files": [{"name": name, **seen} for name, seen in sorted(volumes.items())] or None,
+        **{key: value if value and value["count"] else None for key, value in lists.items()},
+    }
 
 
 def _newest(

@@ -7,7 +7,7 @@ server. What it raises is a Failure: no driver's exception leaves it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -25,13 +25,24 @@ class Piece:
     kind: Literal["rows", "blob"]
     table: str | None = None  # schema.table
     bytes: int = 0  # an estimate, for order and progress
+    fingerprint: str = (
+        ""  # of its source: what an earlier backup stored of one that looked the same is the same
+    )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a session says of a piece that it has sent."""
+
+    rows: int | None = None  # None: it is a blob
+    fingerprint: str = ""  # the piece's, if its source did not change meanwhile, and could not unseen
 
 
 class Session(Protocol):
     """One worker's way to the server. Used by one thread, but for what `started` was given."""
 
-    def send(self, piece: Piece) -> int | None:
-        """Write the piece to the worker's descriptor; return how many rows, None for a blob. Raises Failure.
+    def send(self, piece: Piece) -> Sent:
+        """Write the piece to the worker's descriptor. Raises Failure.
 
         Rows are lines, each ended by a newline; there is no other newline in them.
         """
@@ -46,8 +57,13 @@ class Reading(Protocol):
     """A database held still: everything that is read belongs to one moment, or says that it does not."""
 
     @property
-    def pieces(self) -> list[Piece]:
-        """What there is to read, in the order in which it is begun."""
+    def pieces(self) -> Iterable[Piece]:
+        """What there is to read, in the order in which it is begun. Asked for once; may raise Failure."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to read, an estimate."""
         ...
 
     @property
@@ -76,6 +92,25 @@ class Stored(Protocol):
         ...
 
 
+class Together(Protocol):
+    """The parts of one restore, which take place together: the database, and each volume.
+
+    One of them decides: the database, or the first volume. Raises PEER_FAILED when another part has failed.
+    """
+
+    def begin(self, *, committed: bool) -> bool:
+        """Say whether we see that an earlier attempt has taken place; return what is said by who decides."""
+        ...
+
+    def meet(self, step: str) -> None:
+        """Wait until all have come that far; the one who decides is the last to go on."""
+        ...
+
+    def ended(self, *, committed: bool) -> bool:
+        """Wait until it is decided whether the restore takes place; `committed`: what we decide."""
+        ...
+
+
 class Contents(Protocol):
     """A backup, as a restore sees it."""
 
@@ -85,6 +120,17 @@ class Contents(Protocol):
 
     def opened(self) -> AbstractContextManager[Stored]:
         """Open one more connection."""
+        ...
+
+    def begin(self, *, committed: bool) -> None:
+        """Tell the volumes whether an earlier attempt has put the database in place."""
+        ...
+
+    def committing(self, is_committed: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Put the database in place inside: all volumes are then, and go back when it is not.
+
+        `is_committed` is asked whether it is, when it fails.
+        """
         ...
 
 
@@ -100,7 +146,7 @@ class Engine(Protocol):
         ...
 
     def look(self, job: Preflight) -> dict[str, Any]:
-        """Return {version, sizeBytes, tables}. Raises the Failure a backup would end with."""
+        """Return what `facts.of_look` says. Raises the Failure a backup would end with."""
         ...
 
     def exchange(self, job: Swap) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from tenant_backup.contract.job import Column, Module
@@ -55,9 +55,24 @@ class Table(Protocol):
         """Its columns in order, empty without one."""
         ...
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The columns that may not be NULL."""
+        ...
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The columns that get a value from the server when none is given."""
+        ...
+
 
 class ForeignKey(Protocol):
     """A reference from one table to another."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which other tables' may have, too."""
+        ...
 
     @property
     def table(self) -> int:
@@ -91,6 +106,7 @@ class Choice(Generic[TableT]):
     table: TableT
     with_rows: bool
     excluded: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # that claim it
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,9 +128,43 @@ def choose(tables: Sequence[TableT], policy: Policy) -> list[Choice[TableT]]:
             and table.oid not in left_out
             and (wanted is None or table.oid in wanted),
             excluded=tuple(name for name in table.columns if name in columns.get(table.oid, set())),
+            modules=tuple(name for name, claimed in members.items() if table.oid in claimed),
         )
         for table in tables
     ]
+
+
+def unclaimed(choices: Sequence[Choice[TableT]], policy: Policy) -> list[str]:
+    """Name the tables whose rows are in no module, if there are modules; of a tree of them the one on top.
+
+    `choices` are those of everything.
+    """
+    if not policy.modules:
+        return []
+    nobodys = {choice.table.oid: choice.table for choice in choices if not choice.modules}
+
+    def top(table: TableT) -> TableT:
+        above = next((oid for oid in table.parents if oid in nobodys), None)
+        return table if above is None else top(nobodys[above])
+
+    found = (top(choice.table) for choice in choices if choice.with_rows and not choice.modules)
+    return list(dict.fromkeys(table.full_name for table in found))
+
+
+def leaving_keys(choices: Sequence[Choice[TableT]], keys: Sequence[KeyT]) -> list[str]:
+    """Say which foreign keys cannot hold after a restore: of everything, and of each module alone.
+
+    `choices` are those of everything.
+    """
+    names = {choice.table.oid: choice.table.full_name for choice in choices}
+    loose = loose_foreign_keys(choices, keys)
+    told, known = [f"{names[key.table]}.{key.name}" for key in loose], set(loose)
+    inside = [key for key in keys if key not in known]
+    for module in dict.fromkeys(name for choice in choices for name in choice.modules):
+        alone = [replace(one, with_rows=one.with_rows and module in one.modules) for one in choices]
+        leaving = loose_foreign_keys(alone, inside)
+        told += [f"{names[key.table]}.{key.name} (module {module})" for key in leaving]
+    return told
 
 
 def loose_foreign_keys(choices: Sequence[Choice[TableT]], keys: Sequence[KeyT]) -> list[KeyT]:
@@ -198,6 +248,7 @@ def _excluded_columns(tree: _Tree, columns: list[Column]) -> dict[int, set[str]]
             raise Failure(Reason.TABLE_NOT_FOUND, message)
         _check_column(tree.tables[oid], column.column)
         for below in tree.below(oid):
+            _check_policy(tree.tables[below], column)
             excluded.setdefault(below, set()).add(column.column)
     for oid, names in excluded.items():
         if not set(tree.tables[oid].columns) - names:
@@ -218,3 +269,23 @@ def _check_column(table: Table, column: str) -> None:
     if column in table.primary_key:
         message = f'column "{column}" is in the primary key of {table.full_name}; exclude the table instead'
         raise Failure(Reason.INVALID_SPEC, message)
+
+
+def _check_policy(table: Table, rule: Column) -> None:
+    """Raise INVALID_SPEC for a rule by which rows could not come back, and say which one they could by."""
+    if not table.holds_rows:
+        return
+    if rule.on_restore == "KeepLive" and not table.primary_key:
+        message = f"onRestore: KeepLive finds rows by their primary key, and {table.full_name} has none"
+        raise Failure(Reason.INVALID_SPEC, f"{message}; use Null, Default or Value for {rule.column}")
+    has_value = rule.value is not None or (rule.column in table.filled and rule.on_restore != "Null")
+    if rule.column not in table.required or has_value:
+        return
+    what = f'column "{rule.column}" of {table.full_name} is NOT NULL'
+    if rule.on_restore == "Null":
+        other = "Default or Value" if rule.column in table.filled else "Value"
+        raise Failure(Reason.INVALID_SPEC, f"{what}; use onRestore: {other}")
+    if rule.on_restore == "Default":
+        raise Failure(Reason.INVALID_SPEC, f"{what} and has no default; use onRestore: Value")
+    message = f"{what} and has no default, and rows that are not in the live database need a value"
+    raise Failure(Reason.INVALID_SPEC, f"{message}; give one as else")

@@ -93,19 +93,27 @@ SPOKESMAN: dict[str, str] = {
     "inspect": "inspect",
     "verify": "examine",
 }
-PLACE = "place"
+PLACE, SWITCH, SURVEY = "place", "switch", "survey"
+FILL = (PLACE, SWITCH)  # whoever writes to a tenant's volume
 PROGRESS: dict[str, str] = {"backup": "archive", "restore": "load", "verify": "examine"}
 
 _GATHER = Container("gather", (), 48, 256, run=True)
 _PLACE = Container(PLACE, (), 48, 256, run=True)
+_SWITCH = Container(SWITCH, (), 48, 256)
+_SURVEY = Container(SURVEY, (), 48, 256)
+_OF_VOLUMES = {
+    contract.Backup: _GATHER,
+    contract.Restore: _PLACE,
+    contract.Swap: _SWITCH,
+    contract.Preflight: _SURVEY,
+}
 
 
 def containers_of(run: Run) -> tuple[Container, ...]:
     """Return the containers of a Job: none for a database it is not about, one for each volume it is."""
     job, containers = run.job, CONTAINERS[run.purpose]
-    if not isinstance(job, contract.Backup | contract.Restore):
+    if not isinstance(job, contract.Backup | contract.Restore | contract.Swap | contract.Preflight):
         return containers
-    alone = () if job.database.engine else ("dump", "load")
+    alone = () if job.database.engine else ("dump", "load", "swap", "preflight")
     kept = tuple(container for container in containers if container.stage not in alone)
-    of_volumes = _GATHER if isinstance(job, contract.Backup) else _PLACE
-    return (*kept, *(replace(of_volumes, files=volume) for volume in job.files))
+    return (*kept, *(replace(_OF_VOLUMES[type(job)], files=volume) for volume in job.files))

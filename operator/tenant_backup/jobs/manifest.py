@@ -13,7 +13,7 @@ from tenant_backup.contract.reasons import ExitCode
 from tenant_backup.decisions.plan import Run
 
 from . import labels
-from .containers import PLACE, Container, containers_of
+from .containers import FILL, Container, containers_of
 
 RUN_SIZE = "16Mi"
 SPOOL_SIZE = "4Gi"  # a limit, taken only as needed: at a terabyte, chunk lists are most of it
@@ -126,7 +126,7 @@ def _groups(run: Run, runner: Runner, containers: tuple[Container, ...]) -> dict
     An fsGroup changes the group of every file on every volume that can be written: never a tenant's.
     """
     groups = {group for container in containers if container.files for group in container.files.groups}
-    if run.claim and not any(container.stage == PLACE for container in containers):
+    if run.claim and not any(container.stage in FILL for container in containers):
         owned = {"fsGroup": runner.group, "fsGroupChangePolicy": "OnRootMismatch"}
         return owned | ({"supplementalGroups": sorted(groups)} if groups else {})
     groups |= {runner.group} if run.claim else set()
@@ -176,7 +176,7 @@ def _mounts(container: Container, run: Run) -> list[dict[str, Any]]:
         mounts.append(_mount("store-volume", paths.VOLUME, read_only=container.volume == "ro"))
     if container.files:
         where = paths.FILES / container.files.name
-        mounts.append(_mount(f"files-{container.files.name}", where, read_only=container.stage != PLACE))
+        mounts.append(_mount(f"files-{container.files.name}", where, read_only=container.stage not in FILL))
     for secret in container.secrets:
         if _secret_names(run).get(secret):
             mounts.append(_mount(f"secret-{secret}", paths.SECRETS / secret, read_only=True))
@@ -202,7 +202,7 @@ def _volumes(run: Run, containers: tuple[Container, ...]) -> list[dict[str, Any]
 
 
 def _files(volume: contract.Volume, container: Container) -> dict[str, Any]:
-    claim = {"claimName": volume.claim, "readOnly": container.stage != PLACE}
+    claim = {"claimName": volume.claim, "readOnly": container.stage not in FILL}
     return {"name": f"files-{volume.name}", "persistentVolumeClaim": claim}
 
 

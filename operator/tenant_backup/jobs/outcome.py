@@ -18,7 +18,7 @@ from tenant_backup.decisions.instants import parse
 from tenant_backup.decisions.observed import Ended, JobSeen
 
 from . import labels
-from .containers import PLACE, SPOKESMAN
+from .containers import PLACE, SPOKESMAN, SURVEY
 from .trouble import why_it_cannot_start
 
 _NODE_GONE_AFTER = timedelta(seconds=60)  # a pod that is being deleted for longer has no node to do it
@@ -92,12 +92,13 @@ def how_it_ended(pod: Object, purpose: str) -> Ended:
 
 
 def _facts(answers: Sequence[tuple[str, Result | None]], purpose: str) -> dict[str, Any]:
-    """Return the spokesman's facts, and in `placed` by volume what was restored of files."""
+    """Return the spokesman's facts; by volume, in `placed` what was restored, in `volumes` what was seen."""
     good = {name: result.facts for name, result in answers if result}
-    placed = {
-        name.removeprefix(f"{PLACE}-"): facts for name, facts in good.items() if name.startswith(f"{PLACE}-")
-    }
-    return good.get(SPOKESMAN.get(purpose, ""), {}) | ({"placed": placed} if placed else {})
+    facts = dict(good.get(SPOKESMAN.get(purpose, ""), {}))
+    for key, stage in (("placed", PLACE), ("volumes", SURVEY)):
+        mine = [name for name in good if name.startswith(f"{stage}-")]
+        facts |= {key: {name.removeprefix(f"{stage}-"): good[name] for name in mine}} if mine else {}
+    return facts
 
 
 def _rank(result: Result) -> int:

@@ -25,7 +25,7 @@ from tenant_backup.archive import names
 from tenant_backup.archive.frame import Kind
 from tenant_backup.archive.keys import IndexKey, TenantKeys, WriterKeys
 from tenant_backup.archive.lists import Segment
-from tenant_backup.archive.writer import ArchiveWriter, Spooled, Written
+from tenant_backup.archive.writer import ArchiveWriter, SegmentWriter, Spooled, Written
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup
 from tenant_backup.contract.reasons import Failure, Reason
@@ -209,7 +209,7 @@ class _Intake:
         if hello["connection"] == "control":
             self._read_control(connection, reader, hello.get("volume", ""))
         else:
-            self._read_data(reader)
+            self._read_data(connection, reader)
         with self._lock:
             self._receiving -= 1
         self._crew.wake()
@@ -224,24 +224,48 @@ class _Intake:
                 self._catalogues[volume] = message["catalogue"]
         self._listed[volume] = list(message["segments"])
 
-    def _read_data(self, reader: wire.Reader) -> None:
+    def _read_data(self, connection: socket.socket, reader: wire.Reader) -> None:
+        before: SegmentWriter | None = None
         while not (header := reader.message()).get("end"):
-            self._read_segment(reader, header)
+            self._begin(header["segment"])
+            if self._take_over(connection, header):
+                continue
+            segment = self._read_segment(reader, header)
+            if before:
+                before.close()  # what was still being compressed has not kept the sender waiting
+            before = segment
+        if before:
+            before.close()
 
-    def _read_segment(self, reader: wire.Reader, header: dict[str, Any]) -> None:
+    def _begin(self, segment_id: str) -> None:
         with self._lock:
-            if header["segment"] in self._begun:
-                raise _truncated(f"segment {header['segment']} was sent twice")
-            self._begun.add(header["segment"])
+            if segment_id in self._begun:
+                raise _truncated(f"segment {segment_id} was sent twice")
+            self._begun.add(segment_id)
+
+    def _take_over(self, connection: socket.socket, header: dict[str, Any]) -> bool:
+        """Answer whether it is stored already, if that is the question; then nothing is sent."""
+        if not header.get("fingerprint"):
+            return False
+        known = self._writer.take_over(header["segment"], header["fingerprint"])
+        if known:
+            self._progress.add(known.bytes)
+        wire.send(connection, {"known": known is not None})
+        return known is not None
+
+    def _read_segment(self, reader: wire.Reader, header: dict[str, Any]) -> SegmentWriter:
         segment = self._writer.segment(header["segment"], _KINDS[header["kind"]], header["table"])
         for piece in reader.raw(bytes.fromhex(header["marker"])):
             self._brake.spend(len(piece))  # the server is slowed down by the full sockets behind us
             segment.write(piece)
             self._progress.add(len(piece))
-        said = reader.message()["rows"]
-        seen = segment.close().rows
-        if seen is not None and said != seen:
-            raise _truncated(f"the server said it sent {said} rows of {header['table']} and {seen} arrived")
+        said = reader.message()
+        seen = segment.end(said.get("fingerprint", ""))
+        if seen is not None and said["rows"] != seen:
+            raise _truncated(
+                f"the server said it sent {said['rows']} rows of {header['table']} and {seen} arrived"
+            )
+        return segment
 
     def _check_complete(self) -> None:
         received = set(self.segments())

@@ -9,7 +9,7 @@ import secrets as randomness
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenant_backup.archive import names
 from tenant_backup.contract import job as jobs
@@ -20,8 +20,10 @@ from tenant_backup.stores.base import Digest, NotFoundError, Store, fetch, requi
 
 from . import wire
 from .crew import Crew, Patience
-from .inspector import Inspector
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from .inspector import Inspector
 
 
 def run(
@@ -43,12 +45,18 @@ def run(
     crew = Crew()
     try:
         with Progress("Verify" if verifies else "Download") as progress:
-            inspector = Inspector(store, spool, progress.add) if verifies else None
+            inspector = _inspector(store, spool, progress) if verifies else None
             desk = _Desk(store, spool, crew, progress, inspector)
             desk.serve(run)
     finally:
         crew.close()
     return {"objects": desk.objects, "bytes": desk.bytes}
+
+
+def _inspector(store: Store, spool: Path, progress: Progress) -> Inspector:
+    from .inspector import Inspector  # with all of the archive; a restore starts without it
+
+    return Inspector(store, spool, progress.add)
 
 
 class _Desk:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,14 +26,13 @@ from .dump_workers import PEER, Dump, planned, read_all
 def run(job: Job) -> dict[str, Any]:
     """Dump one database into `archive`; return {tables, rows, snapshotAt, consistency}. Raises Failure."""
     assert isinstance(job, Backup)
-    document = deliver({}, lambda: seam.engine(job.database.engine).read(job))
+    reading = seam.engine(job.database.engine).read(job)  # imports its driver while `archive` starts
+    document = deliver({}, reading)
     return _facts(document) if document else {}
 
 
-def deliver(
-    who: dict[str, str], read: Callable[[], AbstractContextManager[seam.Reading]]
-) -> dict[str, Any] | None:
-    """Send what `read` holds still; return its catalogue once it is committed, None if it was before.
+def deliver(who: dict[str, str], reading: AbstractContextManager[seam.Reading]) -> dict[str, Any] | None:
+    """Send what `reading` holds still; return its catalogue once it is committed, None if it was before.
 
     `who` says in the first message who we are: nothing is the database. Raises Failure.
     """
@@ -43,7 +41,7 @@ def deliver(
     with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as control:
         try:
             wire.send(control, {"connection": "control", **who})
-            return _deliver(read, control)
+            return _deliver(reading, control)
         except OSError as error:  # of the socket
             raise wire.peer_failed(PEER) from error
 
@@ -54,16 +52,14 @@ def _committed() -> bool:
     return prepared.exists() and json.loads(prepared.read_text()).get("committed") is not None
 
 
-def _deliver(
-    read: Callable[[], AbstractContextManager[seam.Reading]], control: socket.socket
-) -> dict[str, Any]:
-    with read() as reading:
-        dump = planned(reading)
+def _deliver(reading: AbstractContextManager[seam.Reading], control: socket.socket) -> dict[str, Any]:
+    with reading as held:
+        dump = planned(held)
         wire.send(control, {"plan": {"bytes": dump.total}})
         answer = _Answer(control, dump)
-        read_all(dump, reading.sessions)
+        read_all(dump, held.sessions)
     # The engine has let go of its locks: nobody waits while the archive finishes.
-    document = reading.catalogue(dump.rows)
+    document = held.catalogue(dump.rows)
     wire.send(control, {"catalogue": document})
     wire.send(control, {"done": True, "segments": dump.segments})
     answer.wait()

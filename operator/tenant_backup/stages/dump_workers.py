@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.contract.results import progress_line
 from tenant_backup.engines.progress import report_until_over
-from tenant_backup.engines.seam import Piece, Reading
+from tenant_backup.engines.seam import Piece, Reading, Sent
 
 from . import wire
 
@@ -32,7 +31,7 @@ class Dump:
     """What the workers share. Fields after `total` change, under `lock`."""
 
     reading: Reading
-    waiting: queue.SimpleQueue[Piece]
+    waiting: Iterator[Piece]  # for one at a time
     total: int  # bytes, an estimate
     done: int = 0  # bytes
     rows: dict[str, int] = field(default_factory=dict)
@@ -40,6 +39,7 @@ class Dump:
     failure: Failure | None = None
     kills: list[Callable[[], None]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    turn: threading.Lock = field(default_factory=threading.Lock)  # of whoever takes a piece
 
     def fail(self, failure: Failure) -> None:
         """Keep the first failure and end every session; each worker then notices that its own has."""
@@ -57,8 +57,13 @@ class Dump:
         if too_late:
             kill()
 
+    def take(self) -> Piece | None:
+        """Return what is to be read next. Raises Failure."""
+        with self.turn:
+            return next(self.waiting, None) if self.failure is None else None
+
     def sent(self, piece: Piece, rows: int | None) -> None:
-        """Count a segment that went out whole, verdict included."""
+        """Count a segment that went out whole, verdict included, or is stored already."""
         with self.lock:
             self.segments.append(piece.segment)
             self.done += piece.bytes
@@ -67,11 +72,8 @@ class Dump:
 
 
 def planned(reading: Reading) -> Dump:
-    """Queue what has to be read."""
-    dump = Dump(reading, queue.SimpleQueue(), total=sum(piece.bytes for piece in reading.pieces))
-    for piece in reading.pieces:
-        dump.waiting.put(piece)
-    return dump
+    """Have what there is to read in order."""
+    return Dump(reading, iter(reading.pieces), total=reading.size)
 
 
 def read_all(dump: Dump, sessions: int) -> None:
@@ -102,12 +104,14 @@ def _work(dump: Dump) -> None:
     try:
         with contextlib.closing(wire.connect(paths.RUN / paths.ARCHIVE_SOCKET, PEER)) as connection:
             wire.send(connection, {"connection": "data"})
+            answers = wire.Reader(connection, PEER)
             session = dump.reading.session(connection.fileno(), dump.started)
-            for piece in _drain(dump):
-                marker = _announce(connection, piece)
-                rows = session.send(piece)
-                _conclude(connection, marker, rows)
-                dump.sent(piece, rows)
+            while piece := dump.take():
+                sent = Sent()
+                if marker := _announce(connection, answers, piece):
+                    sent = session.send(piece)
+                    _conclude(connection, marker, sent)
+                dump.sent(piece, sent.rows)
             session.close()
             wire.send(connection, {"end": True})
     except Failure as failure:
@@ -118,19 +122,19 @@ def _work(dump: Dump) -> None:
         dump.fail(Failure(Reason.INTERNAL_ERROR, f"a dump worker met {error!r}", retriable=True))
 
 
-def _drain(dump: Dump) -> Iterator[Piece]:
-    with contextlib.suppress(queue.Empty):
-        while dump.failure is None:
-            yield dump.waiting.get_nowait()
-
-
-def _announce(connection: socket.socket, piece: Piece) -> bytes:
+def _announce(connection: socket.socket, answers: wire.Reader, piece: Piece) -> bytes | None:
+    """Say what comes next; return the marker that will end it, None when it is stored already."""
     marker = wire.new_marker()
     header = {"segment": piece.segment, "kind": piece.kind, "table": piece.table, "marker": marker.hex()}
-    wire.send(connection, header)
-    return marker
+    if not piece.fingerprint:
+        wire.send(connection, header)
+        return marker
+    wire.send(connection, header | {"fingerprint": piece.fingerprint})
+    return None if answers.message()["known"] else marker
 
 
-def _conclude(connection: socket.socket, marker: bytes, rows: int | None) -> None:
+def _conclude(connection: socket.socket, marker: bytes, sent: Sent) -> None:
     wire.send_marker(connection, marker)
-    wire.send(connection, {"rows": rows})
+    wire.send(
+        connection, {"rows": sent.rows} | ({"fingerprint": sent.fingerprint} if sent.fingerprint else {})
+    )

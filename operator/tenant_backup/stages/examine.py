@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tenant_backup.archive import names
-from tenant_backup.archive.lists import Catalogue, Segment
+from tenant_backup.archive.lists import Catalogue, Segment, source
 from tenant_backup.archive.manifest import Manifest
 from tenant_backup.archive.pack import ObjectRef
 from tenant_backup.archive.reader import ArchiveReader, DamagedObject, open_index_key, open_manifest
@@ -131,7 +131,7 @@ class _Counts:
             rows = sum(block.count(b"\n") for block in self._reader.blocks(segment))
         except DamagedObject as damage:
             self._evidence.condemn(damage)
-            self.broken.add(_table(segment_id, segment))
+            self.broken.add(source(segment_id, segment))
             return
         if segment.rows is not None:
             self._rows[segment_id] = rows
@@ -263,7 +263,7 @@ def _tables_hit(manifest: Manifest, evidence: _Evidence) -> set[str]:
     damage = evidence.damage()
     with closing(ArchiveReader(manifest, index, None, evidence)) as reader:
         segments = reader.catalogue().segments
-        return {_table(name, each) for name, each in segments.items() if _is_hit(reader, each, damage)}
+        return {source(name, each) for name, each in segments.items() if _is_hit(reader, each, damage)}
 
 
 def _is_hit(reader: ArchiveReader, segment: Segment, damage: Collection[str]) -> bool:
@@ -277,10 +277,6 @@ def _is_hit(reader: ArchiveReader, segment: Segment, damage: Collection[str]) ->
         if not packs.isdisjoint(damage):
             return True
     return False
-
-
-def _table(segment_id: str, segment: Segment) -> str:
-    return segment.table or segment_id
 
 
 def _nobody_counts(_count: int) -> None:

@@ -19,6 +19,7 @@ from tenant_backup.contract.job import Restore
 from . import wire
 from .crew import Crew, Patience, peers
 from .downloads import Downloads
+from .meeting import Meeting
 from .mounted import mounted_identity, mounted_key_or_none
 
 
@@ -72,6 +73,7 @@ class _Service:
         self._catalogue: Catalogue = reader.catalogue()
         self._patience = {volume: Patience(paths.RUN, stage) for volume, stage in clients.items()}
         self._done: set[str] = set()
+        self._meeting = Meeting(list(clients))
 
     def serve(self, server: socket.socket) -> None:
         """Serve until all have said that they are done. Raises Failure."""
@@ -93,6 +95,9 @@ class _Service:
             if question.get("get") == "catalogue":
                 volume = question.get("volume", "")
                 self._patience[volume].came = True
+            if "come" in question:
+                self._come(volume or "", connection, question)
+                continue
             if question.get("done"):
                 self._done.add(volume or "")
                 self._crew.wake()
@@ -100,6 +105,12 @@ class _Service:
             self._answer(connection, question)
         if volume is not None:
             raise wire.peer_failed(self._clients[volume])
+
+    def _come(self, volume: str, connection: socket.socket, message: dict[str, Any]) -> None:
+        try:
+            self._meeting.come(volume, connection, message)
+        except (BrokenPipeError, ConnectionResetError):
+            raise wire.peer_failed("place") from None
 
     def _answer(self, connection: socket.socket, question: dict[str, Any]) -> None:
         try:

@@ -17,12 +17,25 @@ def run(job: Job, name: str) -> dict[str, Any]:
     assert isinstance(job, Restore)
     (volume,) = [one for one in job.files if one.name == name]
     with contextlib.ExitStack() as stack:
-        backup = FromOpen(stack, {"volume": name})
+        backup = _Part(stack, {"volume": name})
         described = _described(backup.document(), name)
         with backup.opened() as stored:
-            facts = place(volume, job.uid, described, stored)
+            facts = place(job, volume, described, stored, backup)
         backup.let_go()
         return facts
+
+
+class _Part(FromOpen):
+    """See seam.Together."""
+
+    def begin(self, *, committed: bool) -> bool:
+        return self.come("begin", committed=committed)
+
+    def meet(self, step: str) -> None:
+        self.come(step, committed=False)
+
+    def ended(self, *, committed: bool) -> bool:
+        return self.come("ended", committed=committed)
 
 
 def _described(catalogue: dict[str, Any], name: str) -> dict[str, Any]:

@@ -9,6 +9,6 @@ from tenant_backup.engines import seam
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Return {database: {version, sizeBytes, tables}}. Raises the Failure a backup would end with."""
+    """Return {database: what `facts.of_look` says}. Raises the Failure a backup would end with."""
     assert isinstance(job, Preflight)
     return {"database": seam.engine(job.database.engine).look(job)}

@@ -144,6 +144,7 @@ def _cut_small(target: Path, keys: Keyring) -> None:
             segment = catalogue.segments[name]
             to = archive.segment(name, Kind[segment.kind.upper()], segment.table)
             to.write(content)
+            to.end()
             to.close()
         written = archive.finish(catalogue.engine)
     stored = sum(ref.length for ref in (*written.packs, *written.lists))

@@ -45,9 +45,9 @@ def restore(server: Server, database: str, target: str, uid: str = "uid-r", **ch
     )
 
 
-def swap(server: Server, database: str, action: Any, uid: str = "uid-r") -> jobs.Swap:
+def swap(server: Server, database: str, action: Any, uid: str = "uid-r", **changes: Any) -> jobs.Swap:
     """What follows a Replace."""
-    return jobs.Swap(uid, "r", action, server.database(database), database)
+    return jobs.Swap(uid, "r", action, server.database(database), database, **changes)
 
 
 def dumped(server: Server, database: str, **changes: Any) -> Kept:

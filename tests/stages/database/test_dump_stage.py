@@ -51,8 +51,8 @@ def test_a_value_of_an_excluded_column_is_in_no_byte_that_leaves(server: Server,
     )
     columns = [
         jobs.Column("public.users", "password"),
-        jobs.Column("public.p", "token"),
-        jobs.Column("public.parent", "token"),
+        jobs.Column("public.p", "token", "Null"),
+        jobs.Column("public.parent", "token", "Null"),
     ]
     kept = dumped(server, name, exclude_columns=columns)
     assert b"n1000\n" in kept.everything()

@@ -10,10 +10,12 @@ from typing import Any
 
 import pyrage
 
+from hack.demo.leaks import plaintext
 from hack.lab.chain import Chain, Ended, facts
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import ExitCode, Reason
 from tests.engines.mariadb import PASSWORDS, MariaDB
+from tests.engines.relay import Relay
 
 Make = Callable[..., str]
 TORTURE = (Path(__file__).parents[2] / "engines" / "torture_mariadb.sql").read_text()
@@ -27,6 +29,7 @@ class Site:
     def __init__(self, maria: MariaDB, folder: Path, database: str) -> None:
         self.maria, self.database = maria, database
         self.dump_peak = 0  # bytes, of the last backup
+        self.said: list[str] = []  # by its stages
         self.identity = pyrage.x25519.Identity.generate()
         self.chain = Chain(folder)
         self.chain.write_keys()
@@ -51,7 +54,7 @@ class Site:
             recipients=[str(self.identity.to_public())],
         )
         ended = self.chain.run(replace(job, **changes))
-        self.dump_peak = ended["dump"].peak_rss
+        self.dump_peak, self.said = ended["dump"].peak_rss, [one.stderr for one in ended.values()]
         return facts(ended, "upload")
 
     def restore(self, found: dict[str, Any], **changes: Any) -> dict[str, Ended]:
@@ -100,6 +103,30 @@ def test_a_second_backup_stores_only_what_changed(maria: MariaDB, new_database: 
     facts(site.restore(third), "load")
     assert maria.checksums(site.database) == maria.checksums(f"{site.database}_copy")
     assert third["consistency"] == "Snapshot"
+
+
+def test_what_is_excluded_is_in_no_byte_that_leaves_the_server(
+    maria: MariaDB, new_database: Make, tmp_path: Path
+) -> None:
+    """Not between server and `dump`, not in packs, lists and manifest, not in statistics, and nobody says it."""
+    name = new_database(
+        """CREATE TABLE users (id int PRIMARY KEY, name text, password text, KEY (password(20)));
+        INSERT INTO users SELECT seq, concat('n', seq), concat('SECRET', seq) FROM seq_1_to_1000;
+        CREATE TABLE sessions SELECT 'SECRET' AS token; ANALYZE TABLE users PERSISTENT FOR ALL;"""
+    )
+    wish: dict[str, Any] = {
+        "exclude_columns": [jobs.Column(f"{name}.users", "password")],
+        "exclude_tables": [f"{name}.sessions"],
+    }
+    site = Site(maria, tmp_path, name)
+    with Relay(maria.port) as relay:
+        database = replace(maria.database(name), port=relay.port, tls_mode="Disable")
+        looked = site.chain.run(jobs.Preflight(site.tenant, database, **wish))
+        found = site.backup(database=database, **wish)
+    stored = plaintext(tmp_path / "store" / "lab" / name, str(site.identity), site.chain.signing_key)
+    for place in (relay.heard, stored, repr((facts(looked, "preflight"), found, site.said)).encode()):
+        assert b"SECRET" not in place
+    assert (b"n1000" in relay.heard, b"n1000" in stored) == (True, True)
 
 
 def test_peak_memory_is_within_the_promise(maria: MariaDB, new_database: Make, tmp_path: Path) -> None:

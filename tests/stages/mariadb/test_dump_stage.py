@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from MySQLdb import Error as MySQLError
@@ -89,11 +90,42 @@ def test_a_name_that_matches_nothing_ends_the_backup_before_a_row_is_read(
     assert looked(maria, name, exclude_columns=columns).message == failure.message
 
 
-def test_a_required_column_that_is_to_come_back_empty_is_refused(maria: MariaDB, new_database: Make) -> None:
-    """With the way out in the message."""
-    name = new_database("CREATE TABLE t (id int PRIMARY KEY, s text NOT NULL)")
-    failure = refused(maria, name, exclude_columns=[jobs.Column(f"{name}.t", "s", "Null")])
-    assert (failure.reason, "onRestore: Default" in failure.message) == (Reason.INVALID_SPEC, True)
+@pytest.mark.parametrize(
+    ("column", "rule", "advice"),
+    [
+        ("s", "Null", "use onRestore: Value"),
+        ("s", "Default", "use onRestore: Value"),
+        ("s", "KeepLive", "as else"),
+        ("d", "Null", "use onRestore: Default or Value"),
+    ],
+)
+def test_a_required_column_that_could_not_come_back_is_refused(
+    maria: MariaDB, new_database: Make, column: str, rule: Any, advice: str
+) -> None:
+    """By backup and preflight, with the way out in the message; what the server fills may come back so."""
+    name = new_database(
+        "CREATE TABLE t (id int PRIMARY KEY, s text NOT NULL, d int NOT NULL DEFAULT 7, n text DEFAULT 'NULL')"
+    )
+    columns = [jobs.Column(f"{name}.t", column, rule)]
+    failure = refused(maria, name, exclude_columns=columns)
+    assert (failure.reason, advice in failure.message) == (Reason.INVALID_SPEC, True), failure.message
+    assert looked(maria, name, exclude_columns=columns).message == failure.message
+    possible = [jobs.Column(f"{name}.t", "d", "Default"), jobs.Column(f"{name}.t", "n", "Null")]
+    assert dumped(maria, name, exclude_columns=possible).complete
+
+
+def test_a_look_tells_what_modules_leave_out(maria: MariaDB, new_database: Make) -> None:
+    """Tables that nobody claims, and foreign keys that leave a module or the backup."""
+    name = new_database(
+        """CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE left_out (id int PRIMARY KEY);
+        CREATE TABLE b (id int, CONSTRAINT b_a FOREIGN KEY (id) REFERENCES a (id));
+        CREATE TABLE c (id int, CONSTRAINT c_l FOREIGN KEY (id) REFERENCES left_out (id)); CREATE VIEW v AS SELECT 1"""
+    )
+    modules = [jobs.Module("x", [f"{name}.b"])]
+    job = jobs.Preflight(TENANT, maria.database(name), [], [f"{name}.left_out"], modules)
+    found = preflight.run(job)["database"]
+    assert found["unclaimedTables"] == {"count": 2, "names": [f"{name}.a", f"{name}.c"]}
+    assert found["leavingForeignKeys"]["names"] == [f"{name}.c.c_l", f"{name}.b.b_a (module x)"]
 
 
 CODE = """CREATE TABLE t (a int); CREATE VIEW v AS SELECT a FROM t; CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;

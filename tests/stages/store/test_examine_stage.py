@@ -74,6 +74,7 @@ class Tenant:
         for number, (table, rows) in enumerate((content or CONTENT).items()):
             segment = archive.segment(f"t{number}/0", Kind.ROWS, table)
             segment.write(rows)
+            segment.end()
             segment.close()
             claimed = rows.count(b"\n") + (short if table == "public.a" else 0)
             tables.append({"name": table, "rows": claimed, "segments": [f"t{number}/0"]})

@@ -30,9 +30,9 @@ def _expression(pattern: str) -> str:
     return "".join(_MEANING.get(part) or re.escape(part) for part in _TOKEN.split(pattern))
 
 
-def segment(volume: str) -> str:
-    """Return the id of the segment with a volume's files."""
-    return f"files/{volume}"
+def segment(volume: str, number: int) -> str:
+    """Return the id of a segment with files of a volume; one after the other they are a tar."""
+    return f"files/{volume}/{number}"
 
 
 def shown(path: str) -> str:

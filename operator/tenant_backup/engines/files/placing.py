@@ -1,189 +1,196 @@
-"""Putting the files of a backup on an empty volume, so that whoever dies, the next attempt ends it.
+"""Putting the files of a backup on a volume, so that whoever dies, the next attempt ends it.
 
-All is unpacked below `.tenant-backup` at the top of the volume, checked, and only then moved up, one entry
-after the other. How far it is say the names there, `{h}` being of the restore: `{h}.new` is being unpacked,
-`{h}.ready` is complete and being moved, `{h}.done` is in place. Nothing is ever deleted elsewhere.
+All is unpacked below `.tenant-backup` at the top of the volume and counted; only then it changes places with
+what is there, together with the database and the other volumes of the same restore. How far it is say names,
+`{h}` being of the restore: `{h}.new` is being unpacked, `{h}.ready` is complete, `{h}.moving` is the journal
+of the exchange, and becomes `{h}.done` when all of the restore is in place. `{h}.old` has what was there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import fcntl
-import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from tenant_backup.contract import paths
-from tenant_backup.contract.job import Volume
+from tenant_backup.contract.job import Restore, Volume
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.handles import handle
-from tenant_backup.engines.seam import Stored
+from tenant_backup.engines.seam import Stored, Together
 
 from . import names, tar
-from .unpacking import DIRECTORY, Directory, Unpacker
+from .exchange import DONE, PUT, UNDO, Exchange
+from .ground import Ground, opened, working_on
+from .unpacking import Unpacker
 
+NEW = ".new"
+_UNFINISHED = re.compile(r".*\.(new|ready)(\.\d+)?|.*\.tmp")
 _TOLD = 5  # paths in a message
-_CONNECTION_LOST = (errno.EPIPE, errno.ECONNRESET)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def place(volume: Volume, uid: str, described: dict[str, Any], stored: Stored) -> dict[str, Any]:
+def place(
+    job: Restore, volume: Volume, described: dict[str, Any], stored: Stored, together: Together
+) -> dict[str, Any]:
     """Restore a volume, however often; return {files, bytes, skipped: sentences}.
 
-    `uid` is the restore's, `described` what the catalogue says of the volume. Raises Failure.
+    `described` is what the catalogue says of the volume. Raises Failure.
     """
-    with _told(volume), _opened(paths.FILES / volume.name) as root:
-        ground = _Ground(volume, root, handle(uid))
-        try:
-            told = ground.restore(described, stored)
-        finally:
-            ground.close()
+    with working_on(volume) as ground:
+        told = _Placing(job, ground, described, stored).run(together)
     return {"files": described["files"], "bytes": described["bytes"], "skipped": told}
 
 
-class _Ground:
-    """A volume on which one restore is at work."""
+def settle_others(ground: Ground, mine: str) -> None:
+    """Take back what other restores began and did not end, and remove what they had not put in place."""
+    for name in sorted(ground.there()):
+        for way in (PUT, UNDO):
+            theirs = name.removesuffix(way.journal)
+            if theirs not in (name, mine) and (found := Exchange.found(ground, theirs, way)):
+                found.take_back()
+    for name in sorted(ground.there()):
+        theirs = name.partition(".")[0]
+        if theirs == mine:
+            continue
+        if _UNFINISHED.fullmatch(name):
+            ground.remove(name)
+        elif theirs + DONE not in ground.there():
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=ground.ours)  # it was to take what leaves, and took nothing
 
-    def __init__(self, volume: Volume, root: int, handle: str) -> None:
-        self._volume, self._root = volume, root
-        self._new, self._ready, self._done = f"{handle}.new", f"{handle}.ready", f"{handle}.done"
-        self._journal = f"{handle}.json"
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(names.OURS, 0o700, dir_fd=root)
-        self._ours = os.open(names.OURS, DIRECTORY, dir_fd=root)
-        try:
-            fcntl.flock(self._ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            message = f"another restore is at work on volume {volume.name}; this one tries again"
-            raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=True) from None
 
-    def close(self) -> None:
-        """Let others work on it."""
-        os.close(self._ours)
+@dataclass
+class _Placing:
+    """One restore of one volume."""
 
-    def restore(self, described: dict[str, Any], stored: Stored) -> list[str]:
+    job: Restore
+    ground: Ground
+    described: dict[str, Any]
+    stored: Stored
+
+    @property
+    def _handle(self) -> str:
+        return handle(self.job.uid)
+
+    def _name(self, state: str) -> str:
+        return self._handle + state
+
+    def _stands(self, state: str) -> bool:
+        return self._name(state) in self.ground.there()
+
+    def run(self, together: Together) -> list[str]:
         """Go on where an earlier attempt was; return sentences about what is not as it was."""
-        told: list[str] = []
-        stands = set(os.listdir(self._ours))
-        if self._done in stands:
-            return told
-        if self._ready not in stands:
-            self._refuse_unless_empty()
-            for name in stands:
-                _remove(name, self._ours)
-            told = self._unpack(described, stored)
-        self._move_up()
+        settle_others(self.ground, self._handle)
+        if together.begin(committed=self._stands(DONE)):
+            return self._go_on()
+        if found := Exchange.found(self.ground, self._handle, PUT):
+            found.take_back()
+        told = self._prepare()
+        together.meet("ready")
+        exchange = self._begin()
+        exchange.or_take_back()
+        self._commit(exchange, together)
         return told
 
-    def _refuse_unless_empty(self) -> None:
-        found = sorted(set(os.listdir(self._root)) - names.LEFT_ALONE)
+    def _go_on(self) -> list[str]:
+        """The restore has taken place already: do here what is left to do."""
+        if self._stands(DONE):
+            self._clear()
+            return []
+        exchange, told = Exchange.found(self.ground, self._handle, PUT), []
+        if exchange is None:
+            told = self._prepare()
+            exchange = self._begin()
+        exchange.carry_out()
+        self._end(exchange)
+        return told
+
+    def _commit(self, exchange: Exchange, together: Together) -> None:
+        try:
+            together.meet("placed")
+        except BaseException:
+            # Whoever decides is the last to hear that all are in place: it has not decided.
+            exchange.take_back()
+            raise
+        decides = self.job.decided_by == self.ground.volume.name
+        if decides:
+            self._end(exchange)
+        # If it cannot be known how it ended, the next attempt is told.
+        if not together.ended(committed=decides):
+            exchange.take_back()
+            raise Failure(Reason.PEER_FAILED, "the database could not be replaced, so no files were")
+        if not decides:
+            self._end(exchange)
+
+    def _prepare(self) -> list[str]:
+        """Have everything that is to come on the volume, complete and on disk."""
+        if self._stands(PUT.source):
+            return []
+        if not self.job.replaces:
+            self._refuse_unless_empty("is not empty: it has")
+        for name in self.ground.there():
+            if name.startswith(self._name(NEW)):
+                self.ground.remove(name)
+        self._refuse_unless_room()
+        told = self._unpack()
+        self.ground.sync()
+        self.ground.rename(self._name(NEW), self._name(PUT.source))
+        return told
+
+    def _begin(self) -> Exchange:
+        if not self.job.replaces:
+            self._refuse_unless_empty("was empty before it was restored, and has now")
+        with opened(self._name(PUT.source), self.ground.ours) as ready:
+            coming = sorted(os.fsencode(name) for name in os.listdir(ready))
+        return Exchange.begin(self.ground, self._handle, PUT, coming, self.ground.top())
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.end()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.ground.remove(self._name(PUT.source))
+        if not self.job.replaces:
+            self.ground.remove(self._name(PUT.aside))
+
+    def _refuse_unless_empty(self, how: str) -> None:
+        found = [os.fsdecode(name) for name in self.ground.top()]
         if found:
+            volume = self.ground.volume
             message = (
-                f"volume {self._volume.name} (claim {self._volume.claim}) is not empty: it has"
-                f" {names.listed(found[:_TOLD], len(found))}; name an empty claim in target.files of a new"
-                " TenantRestore, or empty this one first"
+                f"volume {volume.name} (claim {volume.claim}) {how}"
+                f" {names.listed(found[:_TOLD], len(found))}; use strategy Replace, name an empty claim in"
+                " target.files, or empty this one"
             )
             raise Failure(Reason.NAME_TAKEN, message)
 
-    def _unpack(self, described: dict[str, Any], stored: Stored) -> list[str]:
-        os.mkdir(self._new, 0o700, dir_fd=self._ours)
-        with _opened(self._new, self._ours) as top:
+    def _refuse_unless_room(self) -> None:
+        volume, free, wanted = self.ground.volume, self.ground.free(), self.described["bytes"]
+        if free < wanted:
+            message = (
+                f"volume {volume.name} (claim {volume.claim}) has room for {free} bytes more, and the files"
+                f" of the backup have {wanted}; what is there stays until they are complete: make it larger"
+            )
+            raise Failure(Reason.VOLUME_UNAVAILABLE, message)
+
+    def _unpack(self) -> list[str]:
+        self.ground.make(self._name(NEW))
+        with opened(self._name(NEW), self.ground.ours) as top:
             unpacker = Unpacker(top)
-            unpacker.unpack(tar.Reader(stored.blocks(described["segment"])))
-            stored.verdict()
-        found, wanted = unpacker.done, (described["files"], described["bytes"])
+            unpacker.unpack(tar.Reader(_blocks(self.described["segments"], self.stored)))
+        found, wanted = unpacker.done, (self.described["files"], self.described["bytes"])
         if (found.files, found.bytes) != wanted:
             message = (
-                f"volume {self._volume.name} got {found.files} files with {found.bytes} bytes, the backup has"
-                f" {wanted[0]} with {wanted[1]}; nothing was put in place: report this"
+                f"volume {self.ground.volume.name} got {found.files} files with {found.bytes} bytes, the"
+                f" backup has {wanted[0]} with {wanted[1]}; nothing was put in place: report this"
             )
             raise Failure(Reason.LOAD_FAILED, message)
-        self._write_journal(unpacker.tops())
-        _sync(self._root)
-        os.rename(self._new, self._ready, src_dir_fd=self._ours, dst_dir_fd=self._ours)
-        os.fsync(self._ours)
         return found.told()
 
-    def _move_up(self) -> None:
-        with _opened(self._ready, self._ours) as ready:
-            for name in sorted(os.listdir(ready), key=os.fsencode):
-                self._refuse_another(name)
-                os.rename(name, name, src_dir_fd=ready, dst_dir_fd=self._root)
-        for directory in self._read_journal():
-            directory.finish(directory.path, self._root)
-        _sync(self._root)
-        os.rename(self._ready, self._done, src_dir_fd=self._ours, dst_dir_fd=self._ours)
-        os.unlink(self._journal, dir_fd=self._ours)
-        os.fsync(self._ours)
 
-    def _refuse_another(self, name: str) -> None:
-        """Somebody may have used the volume meanwhile."""
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(name, dir_fd=self._root)
-            message = (
-                f"{names.shown(name)} came to volume {self._volume.name} while it was restored; stop who uses"
-                " it, empty it, and create a new TenantRestore"
-            )
-            raise Failure(Reason.NAME_TAKEN, message)
-
-    def _write_journal(self, tops: list[Directory]) -> None:
-        document = [[os.fsdecode(top.path), top.mode, top.mtime] for top in tops]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._journal, flags, 0o600, dir_fd=self._ours), "w") as file:
-            json.dump(document, file)
-
-    def _read_journal(self) -> list[Directory]:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._journal, flags, dir_fd=self._ours)) as file:
-            return [Directory(os.fsencode(path), mode, mtime) for path, mode, mtime in json.load(file)]
-
-
-def _remove(name: str, folder: int) -> None:
-    """Remove what an attempt left that got no further."""
-    try:
-        os.unlink(name, dir_fd=folder)
-    except IsADirectoryError:
-        os.chmod(name, 0o700, dir_fd=folder)
-        with _opened(name, folder) as below:
-            for child in os.listdir(below):
-                _remove(child, below)
-        os.rmdir(name, dir_fd=folder)
-
-
-@contextlib.contextmanager
-def _opened(path: os.PathLike[str] | str, folder: int | None = None) -> Iterator[int]:
-    descriptor = os.open(path, DIRECTORY, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync(root: int) -> None:
-    """Have all of the volume on disk."""
-    if ctypes.CDLL(None, use_errno=True).syncfs(root):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-@contextlib.contextmanager
-def _told(volume: Volume) -> Iterator[None]:
-    """Turn what the volume refuses into a Failure; a lost connection is the caller's."""
-    try:
-        yield
-    except PermissionError as error:
-        message = (
-            f"user {os.geteuid()}, group {os.getegid()} cannot write to volume {volume.name} (claim"
-            f" {volume.claim}): {error.strerror}; make its top writable for them, or set securityContext of"
-            " that entry of the Tenant's spec.files"
-        )
-        raise Failure(Reason.PERMISSION_DENIED, message) from error
-    except OSError as error:
-        if error.errno in _CONNECTION_LOST:
-            raise
-        full = "; make it larger" if error.errno in _FULL else "; see that it is healthy"
-        message = f"writing to volume {volume.name} (claim {volume.claim}): {error.strerror}{full}"
-        raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=error.errno not in _FULL) from error
+def _blocks(segments: Iterable[str], stored: Stored) -> Iterator[memoryview]:
+    """Yield the bytes of segments, one after the other."""
+    for segment in segments:
+        yield from stored.blocks(segment)
+        stored.verdict()

@@ -1,4 +1,4 @@
-"""Reading a volume: see seam.Reading. There is one reader, because it is the disk that takes the time."""
+"""Reading a volume: see seam.Reading. The walk is in `walking`, what need not be read in `runs`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import Any
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Volume
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.seam import Piece
+from tenant_backup.engines.seam import Piece, Sent
 
-from . import names, tar
-from .sending import Out
-from .walking import Found, walk
+from . import names, runs, tar
+from .runs import Run
+from .sending import SMALL, Out
+from .walking import Folders, Found, walk
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _READS = 2  # of a file that changes meanwhile
@@ -49,28 +50,62 @@ class Listed:
 
 
 @dataclass
+class Tally:
+    """How much of a module is on the volume."""
+
+    module: str
+    is_meant: Callable[[str], bool]
+    files: int = 0
+    bytes: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the catalogue has it."""
+        return {"name": self.module, "files": self.files, "bytes": self.bytes}
+
+
+@dataclass
 class Reading:
     """See seam.Reading."""
 
     volume: Volume
     root: int  # the volume, opened
     files: int = 0  # everything but directories
-    bytes: int = 0  # of files, without holes
+    bytes: int = 0  # of files, with holes
+    read: int = 0  # files that were not found unchanged
     changed: Listed = field(default_factory=Listed)
     skipped: Listed = field(default_factory=Listed)
+    unreadable: Listed = field(default_factory=Listed)
+    linked: dict[int, str] = field(default_factory=dict)  # first name of each file that has several
+    segments: list[str] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
     began: str = ""
     ended: str = ""
-    sessions: int = 1
+    sessions: int = 1  # the first name of a file is sent before the others
 
     @property
-    def pieces(self) -> list[Piece]:
-        """All of the volume is one stream: behind a change the same chunks come again by themselves."""
-        space = os.fstatvfs(self.root)  # too much when others use the same file system: it is an estimate
-        return [Piece(names.segment(self.volume.name), "blob", None, _used(space))]
+    def pieces(self) -> Iterator[Piece]:
+        """Walk: each run is a piece, and so is the end of the tar."""
+        self.began = _now()
+        with told(self.volume):
+            leave_out = names.matcher(self.volume.exclude)
+            found = walk(self.root, leave_out, self.unreadable.add)
+            for entries, began in runs.cut(filter(self._is_chosen(), found)):
+                fingerprint = runs.fingerprint(entries, began, self.linked)
+                length = sum(map(self._count, entries))
+                yield Run(self._next_segment(), "blob", None, length, fingerprint, entries, began)
+        yield Piece(self._next_segment(), "blob")
+        self.ended = _now()
+        if self.unreadable.count:
+            raise unreadable(self.volume, self.unreadable)
+
+    @property
+    def size(self) -> int:
+        """See seam.Reading."""
+        return _used(os.fstatvfs(self.root))  # too much when others use the same file system
 
     def session(self, out: int, started: Callable[[Callable[[], None]], None]) -> Session:
         """See seam.Reading."""
-        session = Session(self, Out(out))
+        session = Session(self, Out(out), Folders(self.root))
         started(session.stop)
         return session
 
@@ -78,14 +113,55 @@ class Reading:
         """See seam.Reading."""
         return {
             "name": self.volume.name,
-            "segment": names.segment(self.volume.name),
+            "segments": self.segments,
             "files": self.files,
             "bytes": self.bytes,
+            "read": self.read,
+            "modules": [tally.document() for tally in self.tallies],
             "changed": self.changed.document(),
             "skipped": self.skipped.document(),
             "readFrom": self.began,
             "readTo": self.ended,
         }
+
+    def _next_segment(self) -> str:
+        self.segments.append(names.segment(self.volume.name, len(self.segments)))
+        return self.segments[-1]
+
+    def tally(self, path: str, files: int, length: int) -> None:
+        """Count files, or less of them, with so many bytes."""
+        self.files += files
+        self.bytes += length
+        for tally in self.tallies:
+            if tally.is_meant(path):
+                tally.files += files
+                tally.bytes += length
+
+    def _is_chosen(self) -> Callable[[Found], bool]:
+        """Return what says whether an entry is to be read: directories are, whosever files are in them."""
+        only = self.volume.only_modules
+        patterns = [pattern for one in self.volume.modules if one.module in only for pattern in one.patterns]
+        is_meant = names.matcher(patterns)
+        return lambda found: not only or stat.S_ISDIR(found.status.st_mode) or is_meant(found.path)
+
+    def _count(self, found: Found) -> int:
+        """Count an entry; return its bytes."""
+        mode = found.status.st_mode
+        if stat.S_ISDIR(mode):
+            if found.is_mount:
+                self.skipped.add(found.path)
+            return 0
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            self.skipped.add(found.path)
+            return 0
+        length = 0 if stat.S_ISLNK(mode) or not self.is_first(found) else found.status.st_size
+        self.tally(found.path, 1, length)
+        return length
+
+    def is_first(self, found: Found) -> bool:
+        """Whether it is the first name of its file."""
+        status = found.status
+        return status.st_nlink == 1 or self.linked.setdefault(status.st_ino, found.path) == found.path
 
 
 @dataclass
@@ -94,32 +170,33 @@ class Session:
 
     reading: Reading
     out: Out
-    unreadable: Listed = field(default_factory=Listed)
-    linked: dict[int, bytes] = field(default_factory=dict)  # first name of each file that has several
+    folders: Folders
+    settled: int = 0  # what was changed before that moment has not changed since, if it looks the same
+    steady: bool = True  # all of the run is as it was when it was found
     stopped: bool = False
 
     def stop(self) -> None:
         """End it at the next file."""
         self.stopped = True
 
-    def send(self, _piece: Piece) -> None:
+    def send(self, piece: Piece) -> Sent:
         """See seam.Session."""
-        reading = self.reading
-        reading.began = _now()
-        with _told(reading.volume):
-            leave_out = names.matcher(reading.volume.exclude)
-            for found in walk(reading.root, leave_out, self.unreadable.add):
+        if not isinstance(piece, Run):
+            self.out.write(tar.END)
+            self.out.flush()
+            return Sent()
+        self.settled, self.steady = piece.began - _TICK, True
+        with told(self.reading.volume):
+            for found in piece.entries:
                 if self.stopped:
                     raise Failure(Reason.CANCELLED, "reading the files was stopped", retriable=True)
                 self._add(found)
-            self.out.write(tar.END)
             self.out.flush()
-        reading.ended = _now()
-        if self.unreadable.count:
-            raise _unreadable(reading.volume, self.unreadable)
+        return Sent(fingerprint=piece.fingerprint if self.steady else "")
 
     def close(self) -> None:
-        """See seam.Session: whoever opened the volume closes it."""
+        """See seam.Session."""
+        self.folders.close()
 
     def _add(self, found: Found) -> None:
         mode = found.status.st_mode
@@ -129,40 +206,77 @@ class Session:
             self._add_directory(found)
         elif stat.S_ISLNK(mode):
             self._add_link(found)
-        else:
-            self.reading.skipped.add(found.path)
 
     def _add_directory(self, found: Found) -> None:
-        self.out.write(tar.header(_entry(found, "directory", xattrs=_xattrs(found.directory))))
-        if found.is_mount:
-            self.reading.skipped.add(found.path)
+        """Add it, even if it is gone: what was in it may follow, if another one has come."""
+        xattrs: dict[bytes, bytes] = {}
+        try:
+            xattrs = _xattrs(self.folders.open(found.path + "/"))
+        except FileNotFoundError:
+            self.steady = False
+        except NotADirectoryError:
+            self.steady = False
+            self.reading.changed.add(found.path)
+        except PermissionError:
+            self.reading.unreadable.add(found.path)
+        self.out.write(tar.header(_entry(found, "directory", xattrs=xattrs)))
 
     def _add_link(self, found: Found) -> None:
         try:
-            target = os.fsencode(os.readlink(found.name, dir_fd=found.folder))
-        except FileNotFoundError:
-            return  # deleted since it was listed
-        self.reading.files += 1
-        self.out.write(tar.header(_entry(found, "symlink", target=target)))
+            target = os.readlink(found.name, dir_fd=self.folders.open(found.folder))
+        except (FileNotFoundError, NotADirectoryError):
+            self._miss(found)
+            return
+        self.out.write(tar.header(_entry(found, "symlink", target=os.fsencode(target))))
 
     def _add_file(self, found: Found) -> None:
-        first = self.linked.get(found.status.st_ino) if found.status.st_nlink > 1 else None
-        if first is not None:
-            self.reading.files += 1
-            self.out.write(tar.header(_entry(found, "hardlink", target=first)))
+        reading, status = self.reading, found.status
+        if status.st_nlink > 1 and status.st_ino not in reading.linked:
+            reading.tally(found.path, 0, status.st_size)  # was counted with its first name, which is gone
+        if not reading.is_first(found):
+            target = os.fsencode(reading.linked[status.st_ino])
+            self.out.write(tar.header(_entry(found, "hardlink", target=target)))
             return
         try:
-            descriptor = os.open(found.name, _FILE, dir_fd=found.folder)
-        except FileNotFoundError:
-            return  # deleted since it was listed
+            descriptor = os.open(found.name, _FILE, dir_fd=self.folders.open(found.folder))
+        except (FileNotFoundError, NotADirectoryError):
+            self._miss(found)
+            return
         except PermissionError:
-            self.unreadable.add(found.path)
+            reading.unreadable.add(found.path)
             return
         try:
-            if not self.unreadable.count:  # else there will be no backup: all that matters is what else is
+            if reading.unreadable.count:  # there will be no backup: all that matters is what else is
+                return
+            reading.read += 1
+            if not self._send_small(found, descriptor):
                 self._read(found, descriptor)
         finally:
             os.close(descriptor)
+
+    def _miss(self, found: Found) -> None:
+        """It was deleted since it was found."""
+        reading, status = self.reading, found.status
+        self.steady = False
+        is_file = stat.S_ISREG(status.st_mode)
+        reading.tally(found.path, -1, -status.st_size if is_file else 0)
+        if is_file:
+            reading.linked.pop(status.st_ino, None)  # another name of it is the first now
+
+    def _send_small(self, found: Found, descriptor: int) -> bool:
+        """Send a file that is read at once; return whether it was, and had not changed since it was found."""
+        status = found.status
+        size = status.st_size
+        if size > SMALL or size > status.st_blocks * 512 or status.st_ctime_ns > self.settled:
+            return False
+        entry = _entry(found, "file", size=size, xattrs=_xattrs(descriptor))
+        data = os.pread(descriptor, size + 1, 0)
+        if len(data) != size or _moment(os.fstat(descriptor)) != _moment(status):
+            return False
+        self.out.write(tar.header(entry))
+        self.out.write(data)
+        self.out.write(tar.padding(size))
+        return True
 
     def _read(self, found: Found, descriptor: int) -> None:
         """Send a file, and once more if it changed: of two entries with one path the later one counts."""
@@ -175,34 +289,30 @@ class Session:
                 xattrs=_xattrs(descriptor),
                 extents=_extents(descriptor, before),
             )
-            stored = self._send_file(entry, descriptor)
+            self._send_file(entry, descriptor)
             if _moment(before) == _moment(os.fstat(descriptor)):
                 break
         else:
             self.reading.changed.add(found.path)
-        self.reading.files += 1
-        self.reading.bytes += stored
-        if before.st_nlink > 1:
-            self.linked[before.st_ino] = entry.path
+        self.steady = self.steady and _moment(before) == _moment(found.status)
+        self.reading.tally(found.path, 0, before.st_size - found.status.st_size)
 
-    def _send_file(self, entry: tar.Entry, descriptor: int) -> int:
-        """Send a file as it is now; return its bytes without holes."""
-        stored = 0
+    def _send_file(self, entry: tar.Entry, descriptor: int) -> None:
+        """Send a file as it is now."""
         self.out.write(tar.header(entry))
         for offset, length in entry.data:
             self.out.copy(descriptor, offset, length)
-            stored += length
-        self.out.write(tar.padding(stored))
-        return stored
+        self.out.write(tar.padding(sum(length for _, length in entry.data)))
 
 
 @contextlib.contextmanager
 def reading(volume: Volume) -> Iterator[Reading]:
     """Open a volume that is mounted below paths.FILES. Raises Failure."""
-    with _told(volume):
+    with told(volume):
         root = os.open(paths.FILES / volume.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield Reading(volume, root)
+        tallies = [Tally(one.module, names.matcher(one.patterns)) for one in volume.modules]
+        yield Reading(volume, root, tallies=tallies)
     finally:
         os.close(root)
 
@@ -224,8 +334,8 @@ def _used(space: os.statvfs_result) -> int:
     return (space.f_blocks - space.f_bfree) * space.f_frsize
 
 
-def _moment(status: os.stat_result) -> tuple[int, int, int]:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _moment(status: os.stat_result) -> tuple[int, int, int, int]:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _settled(descriptor: int) -> os.stat_result:
@@ -276,12 +386,12 @@ def _extents(descriptor: int, status: os.stat_result) -> tar.Extents | None:
 
 
 @contextlib.contextmanager
-def _told(volume: Volume) -> Iterator[None]:
+def told(volume: Volume) -> Iterator[None]:
     """Turn what the volume refuses into a Failure; a lost connection is the caller's."""
     try:
         yield
     except PermissionError:
-        raise _unreadable(volume, Listed(1, ["."])) from None
+        raise unreadable(volume, Listed(1, ["."])) from None
     except OSError as error:
         if error.errno in _CONNECTION_LOST:
             raise
@@ -291,10 +401,11 @@ def _told(volume: Volume) -> Iterator[None]:
         raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=True) from error
 
 
-def _unreadable(volume: Volume, found: Listed) -> Failure:
-    told = names.listed(found.paths[:_TOLD], found.count)
+def unreadable(volume: Volume, found: Listed) -> Failure:
+    """Return what to say of what the volume's user cannot read."""
+    listed = names.listed(found.paths[:_TOLD], found.count)
     message = (
-        f"user {os.geteuid()}, group {os.getegid()} cannot read {told} on volume {volume.name}; set"
+        f"user {os.geteuid()}, group {os.getegid()} cannot read {listed} on volume {volume.name}; set"
         " securityContext of that entry of the Tenant's spec.files to who can, or leave them out with exclude"
     )
     return Failure(Reason.PERMISSION_DENIED, message)

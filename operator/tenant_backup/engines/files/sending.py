@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 _TOGETHER = 256 << 10  # bytes that are sent at once
-_SMALL = 64 << 10  # bytes of a file that are read; of a larger one the kernel copies them
+SMALL = 64 << 10  # bytes of a file that are read; of a larger one the kernel copies them
 _AT_ONCE = 8 << 20  # bytes that the kernel copies in one call
 
 
@@ -26,7 +26,7 @@ class Out:
 
     def copy(self, source: int, offset: int, length: int) -> None:
         """Write a stretch of a file; zeros in the place of what is not there any more."""
-        if length <= _SMALL:
+        if length <= SMALL:
             self.write(os.pread(source, length, offset).ljust(length, b"\0"))
             return
         self.flush()

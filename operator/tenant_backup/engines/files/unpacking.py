@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import tar
+from .descending import DIRECTORY, open_above
 from .names import LEFT_ALONE, shown
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.EPERM, errno.ENOSPC, errno.ERANGE, errno.E2BIG)
+_NOWHERE = (b"", b".", b"..")
 _SETS_USER = 0o6000  # bits that say whose rights a program has
 
 
@@ -51,7 +52,7 @@ class Unpacked:
     """What has been unpacked."""
 
     files: int = 0  # everything but directories
-    bytes: int = 0  # of files, without holes
+    bytes: int = 0  # of files, with holes
     foreign: int = 0  # belong to another user or group than before
     plain: int = 0  # have lost extended attributes
     directories: list[Directory] = field(default_factory=list)  # each before what is in it
@@ -73,19 +74,15 @@ class Unpacker:
         self._last = (b"", 0)  # the file before, and its bytes
 
     def unpack(self, reader: tar.Reader) -> None:
-        """Unpack everything; directories below the top get what they had. Raises Failure, OSError."""
+        """Unpack everything. Raises Failure, OSError."""
         try:
             for entry in reader.entries():
                 self._place(entry, reader)
         finally:
             self._leave_all()
         for directory in reversed(self.done.directories):
-            if b"/" in directory.path:
-                self._finish(directory)
-
-    def tops(self) -> list[Directory]:
-        """Return the directories at the top: moving one needs more rights than it may have in the end."""
-        return [directory for directory in self.done.directories if b"/" not in directory.path]
+            with open_above(self._top, directory.path) as (folder, name):
+                directory.finish(name, folder)
 
     def _place(self, entry: tar.Entry, reader: tar.Reader) -> None:
         folder, name = self._parent(entry.path)
@@ -106,7 +103,7 @@ class Unpacker:
         """Return the open directory that the entry goes into, and its name there."""
         above, slash, name = path.rpartition(b"/")
         reserved = not above and os.fsdecode(name) in LEFT_ALONE
-        if name in (b"", b".", b"..") or b"\0" in name or bool(above) != bool(slash) or reserved:
+        if name in _NOWHERE or b"\0" in name or bool(above) != bool(slash) or reserved:
             raise _strange(path)
         while self._stack[-1].path != above:
             if len(self._stack) == 1:
@@ -139,34 +136,14 @@ class Unpacker:
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
-        written = sum(length for _, length in entry.data)
-        self.done.bytes += written
-        self._last = (entry.path, written)
+        self.done.bytes += entry.size
+        self._last = (entry.path, entry.size)
 
     def _link(self, entry: tar.Entry, folder: int, name: bytes) -> None:
-        source, first = self._open_above(entry.target)
-        try:
+        if any(step in _NOWHERE for step in entry.target.split(b"/")):
+            raise _strange(entry.target)
+        with open_above(self._top, entry.target) as (source, first):
             os.link(first, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-        finally:
-            os.close(source)
-
-    def _finish(self, directory: Directory) -> None:
-        folder, name = self._open_above(directory.path)
-        try:
-            directory.finish(name, folder)
-        finally:
-            os.close(folder)
-
-    def _open_above(self, path: bytes) -> tuple[int, bytes]:
-        """Open the directory that `path` is in, one name after the other."""
-        *above, name = path.split(b"/")
-        folder = os.dup(self._top)
-        for step in above:
-            if step in (b"", b".", b".."):
-                raise _strange(path)
-            folder, before = os.open(step, DIRECTORY, dir_fd=folder), folder
-            os.close(before)
-        return folder, name
 
     def _own(self, entry: tar.Entry, what: int | bytes, folder: int | None = None) -> int:
         """Give it to its owner and group as far as we may; return the mode it can have then."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.selection import Choice, Policy, loose_foreign_keys
 
 from . import inventory
@@ -51,20 +50,6 @@ def with_tables(
     return {**catalogue, "tables": [_table(choice, sizes, rows, policy) for choice in choices]}
 
 
-def refuse_null(choices: list[Choice[Table]], policy: Policy) -> None:
-    """Raise INVALID_SPEC for a column that may not be NULL and is to come back so."""
-    required = {
-        (choice.table.full_name, column.name)
-        for choice in choices
-        for column in choice.table.details
-        if not column.nullable
-    }
-    for rule in policy.exclude_columns:
-        if rule.on_restore == "Null" and (rule.table, rule.column) in required:
-            message = f'column "{rule.column}" of {rule.table} is NOT NULL; use onRestore: Default or Value'
-            raise Failure(Reason.INVALID_SPEC, message)
-
-
 def _table(
     choice: Choice[Table], sizes: dict[str, int], rows: dict[str, int], policy: Policy
 ) -> dict[str, Any]:
@@ -80,6 +65,7 @@ def _table(
         "segments": [table.segment] if choice.with_rows else [],
         "bytes": sizes.get(table.name, 0),
         "withRows": choice.with_rows,
+        "modules": list(choice.modules),
         "columns": [column.name for column in chosen],
         "textColumns": [column.name for column in chosen if column.written_as_text],
         "touchedColumns": [column.name for column in table.details if column.touched],

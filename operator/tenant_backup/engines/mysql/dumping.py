@@ -13,7 +13,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup, Preflight
 from tenant_backup.contract.reasons import Reason
 from tenant_backup.engines import reaching, selection
-from tenant_backup.engines.seam import Piece
+from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
 from . import catalogue, definitions, endpoint, failures, grants, inventory, rows, session, snapshot
@@ -28,9 +28,7 @@ def check(connection: Connection, database: str, tables: list[Table], policy: Po
     grants.refuse_blind(grants.of_session(connection, database), database)
     inventory.refuse_libraries(connection, database)
     inventory.refuse_unsupported(tables)
-    choices = selection.choose(tables, policy)
-    catalogue.refuse_null(choices, policy)
-    return choices
+    return selection.choose(tables, policy)
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,11 @@ class Reading:
             *(Piece(t.segment, "rows", t.full_name, self.sizes.get(t.name, 0)) for t in ordered),
         ]
 
+    @property
+    def size(self) -> int:
+        """See seam.Reading."""
+        return sum(piece.bytes for piece in self.pieces)
+
     def session(self, out: int, started: Started) -> Session:
         """See seam.Reading."""
         started(self.connection.cut)
@@ -75,14 +78,16 @@ class Session:
     blob: bytes
     out: int
 
-    def send(self, piece: Piece) -> int | None:
+    def send(self, piece: Piece) -> Sent:
         """See seam.Session."""
         if piece.kind == "blob":
             rows.write(self.out, self.blob)
-            return None
+            return Sent()
         choice = self.choices[piece.segment]
         try:
-            return rows.read(self.connection, inventory.select(choice), inventory.widest(choice), self.out)
+            return Sent(
+                rows.read(self.connection, inventory.select(choice), inventory.widest(choice), self.out)
+            )
         except Error as error:
             what = f"reading {choice.table.full_name}"
             raise failures.of_error(error, Reason.DUMP_FAILED, what, retriable=True) from error

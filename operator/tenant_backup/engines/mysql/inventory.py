@@ -74,7 +74,8 @@ WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'T
 """
 _COLUMNS = """
 SELECT table_name, column_name, data_type, character_octet_length, is_nullable,
-       coalesce(generation_expression, '') <> '', extra LIKE '%on update%'
+       coalesce(generation_expression, '') <> '', extra LIKE '%on update%',
+       coalesce(column_default, 'NULL') <> 'NULL' OR extra LIKE '%auto_increment%'
 FROM information_schema.COLUMNS WHERE table_schema = {database} ORDER BY table_name, ordinal_position
 """
 _KEYS = """
@@ -108,6 +109,7 @@ class Column:
     length: int  # bytes a value may have at most
     nullable: bool
     touched: bool  # changes by itself when another column of its row does
+    filled: bool = False  # gets a value from the server when none is given
 
     @property
     def selected(self) -> str:
@@ -174,6 +176,16 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """See selection.Table."""
         return tuple(column.name for column in self.details)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """See selection.Table."""
+        return frozenset(column.name for column in self.details if not column.nullable)
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """See selection.Table."""
+        return frozenset(column.name for column in self.details if column.filled)
 
     @property
     def sql(self) -> str:
@@ -318,13 +330,15 @@ def kind(like: dict[str, Any]) -> str:
 def _columns(connection: Connection, database: str) -> tuple[dict[str, list[Column]], dict[str, list[str]]]:
     columns: dict[str, list[Column]] = defaultdict(list)
     generated: dict[str, list[str]] = defaultdict(list)
-    for table, name, kind, length, nullable, computed, touched in connection.rows(_in(_COLUMNS, database)):
+    for table, name, kind, length, nullable, computed, *by_itself in connection.rows(_in(_COLUMNS, database)):
         if computed == "1":
             generated[str(table)].append(str(name))
         else:
             width = _length(str(kind), length)
-            column = Column(str(name), str(kind), width, nullable == "YES", touched == "1")
-            columns[str(table)].append(column)
+            touched, filled = (found == "1" for found in by_itself)
+            columns[str(table)].append(
+                Column(str(name), str(kind), width, nullable == "YES", touched, filled)
+            )
     return columns, generated
 
 

@@ -8,22 +8,24 @@ from MySQLdb import Error
 
 from tenant_backup.contract.job import Preflight
 from tenant_backup.contract.reasons import Reason
-from tenant_backup.engines.selection import Policy
+from tenant_backup.engines import facts
+from tenant_backup.engines.selection import Policy, leaving_keys, unclaimed
 
 from . import failures, inventory, session
 from .dumping import check, server_of
 
 
 def look(job: Preflight) -> dict[str, Any]:
-    """Return {version, sizeBytes, tables}. Raises the Failure a backup would end with."""
+    """Return what `facts.of_look` says. Raises the Failure a backup would end with."""
     policy = Policy(job.modules, [], job.exclude_tables, job.exclude_columns)
     name = job.database.name
     try:
         with server_of(job).connect(name, session.for_reading) as connection:
             tables = inventory.tables(connection, name)
-            check(connection, name, tables, policy)
+            choices = check(connection, name, tables, policy)
             size = sum(inventory.sizes(connection, name).values())
-            return {"version": connection.version, "sizeBytes": size, "tables": len(tables)}
+            leaving = leaving_keys(choices, inventory.foreign_keys(connection, name, tables))
+            return facts.of_look(connection.version, size, len(tables), unclaimed(choices, policy), leaving)
     except Error as error:
         what = "looking into the database"
         raise failures.of_error(error, Reason.DATABASE_UNREACHABLE, what) from error

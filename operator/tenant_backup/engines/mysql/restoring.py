@@ -68,10 +68,11 @@ def _restore(
     target, like = job.target_database, catalogue["database"]
     grants.refuse_weak(admin.connection, target, job.uid, exchanges=job.replaces)
     _settle(job, admin)
-    if admin.mark(target) == noted("restored", job.uid):
-        return _facts_again(admin, catalogue, None)
-    if admin.mark(_previous(job)) == noted("previous", job.uid):
-        return _facts_again(admin, catalogue, _previous(job))
+    committed = _is_committed(job, admin)
+    contents.begin(committed=committed)
+    if committed:
+        replaced = admin.mark(_previous(job)) == noted("previous", job.uid)
+        return _facts_again(admin, catalogue, _previous(job) if replaced else None)
     _refuse_taken(job, admin)
     if job.replaces:
         exchange.movable(admin, target)
@@ -86,10 +87,16 @@ def _restore(
         with _given(admin, built, owner.account, for_good=not job.replaces):
             told, kept = _finish(job, owner, found, content)
             if not job.replaces:
-                # From here on it is the restored database: a re-run answers, and nobody drops it any more.
-                admin.note(target, like["comment"], noted("restored", job.uid))
-        previous, lost = _put_in_place(job, admin, owner, like) if job.replaces else (None, [])
+                with contents.committing(lambda: _is_committed(job, admin)):
+                    # From here on it is the restored database: a re-run answers, and nobody drops it.
+                    admin.note(target, like["comment"], noted("restored", job.uid))
+        previous, lost = _put_in_place(job, admin, owner, like, contents) if job.replaces else (None, [])
     return facts.of_load(loaded, previous, kept.facts(), [*_loose(catalogue), *told, *lost])
+
+
+def _is_committed(job: Restore, admin: Administrator) -> bool:
+    marks = admin.mark(job.target_database), admin.mark(_previous(job))
+    return marks[0] == noted("restored", job.uid) or marks[1] == noted("previous", job.uid)
 
 
 def _built(job: Restore) -> str:
@@ -112,13 +119,18 @@ def _settle(job: Restore, admin: Administrator) -> None:
 
 
 def _put_in_place(
-    job: Restore, admin: Administrator, owner: Owner, like: dict[str, Any]
+    job: Restore, admin: Administrator, owner: Owner, like: dict[str, Any], contents: Contents
 ) -> tuple[str | None, list[str]]:
     """Replace the live database; return the previous one, and what could not be created again."""
     live = job.target_database
     if not owner.has_rights:
         admin.give(live, owner.account)  # it was lost with its rights
-    with admin.hold(live):
+
+    def is_committed() -> bool:
+        _settle(job, admin)
+        return _is_committed(job, admin)
+
+    with contents.committing(is_committed), admin.hold(live):
         exchange.settle(admin, live)
         return exchange.replace(admin, live, like)
 

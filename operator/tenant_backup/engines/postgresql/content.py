@@ -1,7 +1,7 @@
 """Everything of the tenant's that a restore runs: definitions, rows, indexes, all as the temporary login.
 
 Order: definitions without constraints; rows, many segments at once, each committed only after its verdict;
-excluded columns; sequences; constraints and indexes; grants; materialized views; statistics; counts.
+excluded columns; sequences; constraints and indexes; grants; materialized views; statistics.
 Indexes of large tables that are complete may come earlier, while others load.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,7 @@ def load_content(source: Source) -> Loaded:
         schema = _definitions(source, connection)
         contents = schema.contents(definitions.limits(connection, source.catalogue))
         schema.restore(contents.kept, "pre-data")
+        source = replace(source, catalogue=definitions.restored(connection, source.catalogue))
         gaps = excluded.open_gaps(connection, source.catalogue["tables"], source.job.exclude_columns)
         early = _EarlyIndexes(schema, contents, {gap.full_name for gap in gaps})
         transfer = Transfer(
@@ -97,7 +98,7 @@ def load_content(source: Source) -> Loaded:
         told += definitions.add_loose_keys(connection, source.catalogue)
         told += definitions.apply_grants(connection, schema.grants(contents))
         told += definitions.refresh(connection, source.catalogue["materializedViews"])
-        _check(source)
+        _gather_statistics(source)
         valid = _constraints_valid(source, connection)
         told += _owners_told(contents.other_owners(source.owner), source.owner)
     _leave_nothing_to_the_login(source)
@@ -132,9 +133,11 @@ def _definitions(source: Source, connection: Connection) -> Definitions:
         for block in stored.blocks("schema"):
             out.write(block)
         stored.verdict()
-    version = connection.info.server_version
-    program = clients.program("pg_restore", version)
-    return Definitions(file, program, version, source.side, source.owner, names.codec_of(source.encoding))
+    server, made_by = connection.info.server_version, source.catalogue["server"]["number"]
+    # The target's own client, unless it is older than the archive: that one could not read it.
+    program = clients.program("pg_restore", max(server, made_by))
+    codec = names.codec_of(source.encoding)
+    return Definitions(file, program, made_by, server, source.side, source.owner, codec)
 
 
 def _load_large_objects(source: Source, schema: Definitions) -> None:
@@ -160,21 +163,18 @@ def _keep_live(source: Source, connection: Connection, gaps: list[Gap]) -> Kept:
     return total
 
 
-def _check(source: Source) -> None:
-    """Let the server count every table once more, and gather statistics on the way. Raises ROWS_DIFFER."""
+def _gather_statistics(source: Source) -> None:
+    """Let the planner know the tables, several at once."""
     tables = sorted(source.catalogue["tables"], key=lambda table: -table["bytes"])
     shares = [tables[start :: source.sessions] for start in range(min(source.sessions, len(tables)))]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
-        list(pool.map(lambda share: _check_tables(source, share), shares))
+        list(pool.map(lambda share: _analyze(source, share), shares))
 
 
-def _check_tables(source: Source, tables: list[dict[str, Any]]) -> None:
+def _analyze(source: Source, tables: list[dict[str, Any]]) -> None:
     with source.connect() as connection:
         for table in tables:
             connection.execute(f"ANALYZE {names.quoted(table['schema'], table['table'])}")
-            found = rows.count(connection, table)
-            if found is not None:
-                refuse_difference(table["name"], table["rows"], found)
 
 
 def _constraints_valid(source: Source, connection: Connection) -> bool:
@@ -223,4 +223,5 @@ class _Loader:
 
 
 def _frozen(load: Load) -> bool:
-    return load.whole and int(load.table["bytes"]) >= _WORTH_FREEZING
+    # A table of an extension's has rows already.
+    return load.whole and not load.table["extension"] and int(load.table["bytes"]) >= _WORTH_FREEZING

@@ -13,16 +13,18 @@ import psycopg
 
 from tenant_backup.contract.reasons import Failure, Reason
 
-from . import clients, failures
+from . import clients, failures, session
 from .catalogue import FORMAT
 from .endpoint import Connection, Endpoint
 from .names import quoted
 from .toc import Contents, Entry, Limits, parse, sift
 
 # pg_restore 17 sets a parameter that servers before 17 do not know; servers without a client of their own
-# meet it.
-_TOLERATED = 'unrecognized configuration parameter "transaction_timeout"'
-_ABSENT = ("42704", "42501", "0LP01")  # the role is missing, or not ours to speak for
+# meet it. This line is the program's own, in English always; the server's may be in any language.
+_TOLERATED = "Command was: SET transaction_timeout = 0;"
+_TOLERANT_BELOW = 170000
+# The role is missing, or not ours to speak for; or an older server does not know the right (42601).
+_ABSENT = ("42704", "42501", "0LP01", "42601")
 _EXTENSIONS = """
 SELECT DISTINCT v.name::text FROM pg_available_extension_versions v
 WHERE v.trusted OR NOT v.superuser
@@ -35,7 +37,8 @@ class Definitions:
 
     file: Path
     program: str  # pg_restore
-    server: int  # server_version_num of the target
+    source: int  # server_version_num of where the archive was made
+    server: int  # and of the target
     endpoint: Endpoint  # the side database, as the temporary login
     owner: str
     codec: str  # of names in the archive, which are in the database's encoding
@@ -83,10 +86,11 @@ class Definitions:
             yield from statements(done.stdout.decode(self.codec, "surrogateescape"))
 
     def _command(self) -> list[str]:
-        exact = clients.major_of(self.program) == self.server // 10000
+        tolerant = self.server < _TOLERANT_BELOW <= clients.major_of(self.program) * 10000
         flags = ["--no-owner", "--no-privileges", "--no-tablespaces", f"--role={self.owner}", "-w"]
-        stop = ["--exit-on-error"] if exact else []
-        return [self.program, *flags, *stop, "-d", self.endpoint.conninfo()]
+        stop = [] if tolerant else ["--exit-on-error"]
+        conninfo = self.endpoint.conninfo(session.for_version(self.server))
+        return [self.program, *flags, *stop, "-d", conninfo]
 
     def _list(self, entries: list[Entry]) -> _ListFile:
         text = "".join(entry.line for entry in entries).encode(self.codec, "surrogateescape")
@@ -97,9 +101,20 @@ class Definitions:
         said = clients.complaints(child)
         if child.wait() == 0:
             return
-        real = [line for line in said.splitlines() if "error:" in line and _TOLERATED not in line]
+        real = untolerated(said)
         if child.returncode < 0 or real or _TOLERATED not in said:
-            raise failures.of_text("\n".join(real) or said, Reason.LOAD_FAILED, what)
+            raise self._failure(real or said, what)
+
+    def _failure(self, said: str, what: str) -> Failure:
+        """What the server refused; an older one has a reason of its own for that."""
+        source, target = self.source // 10000, self.server // 10000
+        if source <= target:
+            return failures.of_text(said, Reason.LOAD_FAILED, what)
+        older = f"{what} of a database of PostgreSQL {source} in version {target}"
+        found = failures.of_text(said, Reason.UNSUPPORTED_CONTENT, older)
+        if found.reason is not Reason.UNSUPPORTED_CONTENT:
+            return found
+        return Failure(found.reason, f"{found.message}; restore to a server of version {source} or newer")
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,12 @@ class _ListFile:
 
     def __exit__(self, *_: object) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def untolerated(said: str) -> str:
+    """Return what pg_restore said without the one error that means nothing, empty when that was all."""
+    errors = re.split(r"(?m)^(?=pg_restore: )", said)
+    return "".join(error for error in errors if "error:" in error and _TOLERATED not in error)
 
 
 def statements(script: str) -> Iterator[str]:
@@ -148,12 +169,53 @@ def limits(connection: Connection, catalogue: dict[str, Any]) -> Limits:
     return Limits(
         extensions={row[0] for row in connection.execute(_EXTENSIONS).fetchall()},
         publications=catalogue["publicationsOfEverything"],
+        policies=_policies_of_nobody(connection, catalogue["policies"]),
         functions=frozenset(catalogue["untrustedFunctions"]),
         tables_with_rows=[
             (table["schema"], table["table"]) for table in catalogue["tables"] if table["rows"]
         ],
         loose_keys=[(key["schema"], key["table"], key["name"]) for key in catalogue["looseForeignKeys"]],
     )
+
+
+def restored(connection: Connection, catalogue: dict[str, Any]) -> dict[str, Any]:
+    """Return the catalogue without tables and sequences that were left out with what they depend on.
+
+    Raises PERMISSION_DENIED when rows would be lost.
+    """
+    tables = [(table, quoted(table["schema"], table["table"])) for table in catalogue["tables"]]
+    sequences = [(item, quoted(item["schema"], item["name"])) for item in catalogue["sequences"]]
+    absent = _absent(connection, [name for _, name in (*tables, *sequences)])
+    for table, name in tables:
+        if name in absent and table["rows"]:
+            message = f"rows of {table['name']} are in the backup, but its definition needs an administrator"
+            raise Failure(Reason.PERMISSION_DENIED, f"{message}: see extension {table['extension']}")
+    return {
+        **catalogue,
+        "tables": [table for table, name in tables if name not in absent],
+        "sequences": [sequence for sequence, name in sequences if name not in absent],
+    }
+
+
+def _absent(connection: Connection, names: list[str]) -> set[str]:
+    query = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_catalog.to_regclass(name) IS NULL"
+    return {row[0] for row in connection.execute(query, (names,)).fetchall()}
+
+
+def _policies_of_nobody(connection: Connection, policies: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """The policies that cannot be declared because a role is missing, unless that lets others see more.
+
+    Those that it would, restrict a role that exists: the server refuses them, and the restore ends.
+    """
+    named = {role for policy in policies for role in policy["roles"]}
+    query = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s)"
+    present = {row[0] for row in connection.execute(query, (list(named),)).fetchall()}
+    return [
+        (policy["schema"], policy["table"], policy["name"])
+        for policy in policies
+        if not present.issuperset(policy["roles"])
+        and (policy["permissive"] or present.isdisjoint(policy["roles"]))
+    ]
 
 
 def add_loose_keys(connection: Connection, catalogue: dict[str, Any]) -> list[str]:
@@ -192,14 +254,8 @@ def set_sequences(connection: Connection, sequences: list[dict[str, Any]]) -> No
         connection.execute(query, (name, sequence["last"], sequence["called"]))
 
 
-def refuse_unsupported(catalogue: dict[str, Any], server: int) -> None:
-    """Raise UNSUPPORTED_CONTENT when the target is older than the source, or we than the catalogue."""
+def refuse_newer(catalogue: dict[str, Any]) -> None:
+    """Raise UNSUPPORTED_CONTENT when the catalogue was made by a newer version of ours."""
     if catalogue["format"] > FORMAT:
         message = f"the backup's catalogue has format {catalogue['format']}; use a newer runner image"
         raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-    source = catalogue["server"]["number"]
-    if server // 10000 < source // 10000:
-        message = f"a backup of PostgreSQL {source // 10000} cannot be restored to version {server // 10000}"
-        raise Failure(
-            Reason.UNSUPPORTED_CONTENT, f"{message}; restore to a server of the same version or newer"
-        )

@@ -17,7 +17,7 @@ from tenant_backup.contract import paths
 from tenant_backup.contract.job import Backup
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import selection
-from tenant_backup.engines.seam import Piece
+from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
 from . import catalogue, clients, endpoint, failures, inventory, ranges, rights, schema, session, snapshot
@@ -37,11 +37,21 @@ def check(leader: Connection, tables: list[Table], policy: Policy, user: str) ->
     """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
     choices = selection.choose(tables, policy)
     rights.refuse_unreadable(choices, inventory.unreadable_sequences(leader), user)
+    _refuse_unlogged(choices, inventory.not_on_standby(leader))
     extension_rows = inventory.extension_rows(leader)
     if extension_rows:
-        message = f"rows in {selection.shown(extension_rows)} cannot be backed up yet; move or remove them"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
+        message = f"only an administrator could bring back rows in {selection.shown(extension_rows)}"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; move or remove them")
     return choices
+
+
+def _refuse_unlogged(choices: list[Choice[Table]], elsewhere: list[tuple[int, str]]) -> None:
+    without_rows = {choice.table.oid for choice in choices if not choice.with_rows}
+    missed = [name for oid, name in elsewhere if oid not in without_rows]
+    if missed:
+        message = f"this is a standby, and only its primary has the contents of {selection.shown(missed)}"
+        advice = "back up the primary, or name unlogged tables in exclusions.tables"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}, which are unlogged; {advice}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,11 @@ class Reading:
             *(Piece(part.segment, "rows", part.table.full_name, part.bytes) for part in ordered),
         ]
 
+    @property
+    def size(self) -> int:
+        """See seam.Reading."""
+        return sum(piece.bytes for piece in self.pieces)
+
     def session(self, out: int, started: Started) -> Session:
         """See seam.Reading."""
         chosen = {choice.table.oid: choice for choice in self.choices}
@@ -94,12 +109,12 @@ class Session:
         self._view, self._queries, self._out, self._started = view, queries, out, started
         self._reader: Reader | None = None
 
-    def send(self, piece: Piece) -> int | None:
+    def send(self, piece: Piece) -> Sent:
         """See seam.Session."""
         if piece.kind == "rows":
-            return self._send_rows(piece)
+            return Sent(self._send_rows(piece))
         self._send_blob(piece.segment)
-        return None
+        return Sent()
 
     def close(self) -> None:
         """See seam.Session."""
@@ -116,7 +131,8 @@ class Session:
         """Send what pg_dump writes; its exit code is part of the segment's success."""
         view = self._view
         program = clients.program("pg_dump", view.version)
-        child = _STARTERS[segment](program, view.server, view.snapshot, self._out)
+        conninfo = view.server.conninfo(session.for_reading(view.version))
+        child = _STARTERS[segment](program, conninfo, view.snapshot, self._out)
         self._started(child.kill)
         schema.finish(child, f"pg_dump of {segment}")
 

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from tenant_backup.contract import paths
 from tenant_backup.contract.job import Database
-from tenant_backup.contract.reasons import Reason
+from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching
 
 from . import failures, session
@@ -85,19 +85,46 @@ class Endpoint:
     def connect(self, settings: Mapping[str, str] | None = None, patience: float = PATIENCE) -> Connection:
         """Open an autocommit connection with every session setting explicit.
 
-        Waits up to `patience` seconds for a server that is coming up. Raises Failure.
+        Waits up to `patience` seconds for a server that is coming up. Raises Failure, INVALID_SPEC when a
+        connection pooler stands before the server.
         """
         give_up = time.monotonic() + patience
         while True:
             try:
-                return _opened(self.conninfo(settings))
+                return self._opened(settings)
             except psycopg.OperationalError as error:
                 text = str(error)
+            if failures.is_of_a_pooler(text):
+                raise self._pooler()
             if not failures.may_come_up(text):
                 raise failures.of_text(text, Reason.DATABASE_UNREACHABLE, self._what())
             if time.monotonic() > give_up:
                 raise reaching.unreachable(self.host, self.port, failures.error_line(text))
             time.sleep(0.3)
+
+    def _opened(self, settings: Mapping[str, str] | None) -> Connection:
+        connection = psycopg.connect(self.conninfo(settings), autocommit=True, prepare_threshold=None)
+        try:
+            # Before anything is set: a pooler would hand our settings on to the application.
+            self._refuse_pooler(connection)
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _refuse_pooler(self, connection: Connection) -> None:
+        """The process we were told at the start of the session has to be the one that answers now."""
+        row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+        if row is None or row[0] != connection.info.backend_pid:
+            raise self._pooler()
+
+    def _pooler(self) -> Failure:
+        """A session of a pooler is not ours alone, or has not the settings it was opened with."""
+        message = f"{self.host}:{self.port} is a connection pooler, not a PostgreSQL server"
+        why = "it may change session or settings under a backup, which would not be exact any more"
+        advice = "set host and port of the Tenant's database to those of the server itself"
+        return Failure(Reason.INVALID_SPEC, f"{message}: {why}; {advice}")
 
     def _what(self) -> str:
         return f'connecting to database "{self.database}" at {self.host}:{self.port} as "{self.login.user}"'
@@ -137,12 +164,10 @@ def apply(connection: Connection, settings: Mapping[str, str]) -> None:
         connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
-def _opened(conninfo: str) -> Connection:
-    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+def _prepare(connection: Connection) -> None:
     apply(connection, session.for_version(connection.info.server_version))
     encoding = connection.info.parameter_status("server_encoding") or "UTF8"
     # Names of a database without an encoding are bytes: Latin-1 carries each one through unchanged.
     wanted = "LATIN1" if encoding == "SQL_ASCII" else encoding
     if connection.info.parameter_status("client_encoding") != wanted:
         apply(connection, {"client_encoding": wanted})
-    return connection

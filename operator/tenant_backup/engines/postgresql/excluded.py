@@ -34,6 +34,13 @@ SELECT n.nspname, c.relname FROM up JOIN pg_class c USING (oid) JOIN pg_namespac
 WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN up p ON p.oid = i.inhparent WHERE i.inhrelid = up.oid)
 """
 
+# From version 18 on NOT NULL is a constraint with a name.
+_REQUIRED = """
+SELECT k.conname, pg_get_constraintdef(k.oid) FROM pg_constraint k
+JOIN pg_attribute a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]
+WHERE k.contype = 'n' AND k.conrelid = %s::regclass AND a.attname = %s
+"""
+
 _HAS_COLUMNS = """
 SELECT count(*) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attname = ANY(%s)
@@ -50,7 +57,7 @@ class Gap:
     keeps_live: bool
     default: str | None  # SQL
     top: str  # quoted: the table that declares NOT NULL
-    not_null: bool  # and we took it away
+    required: str | None  # what declares it, after ALTER TABLE; None: it does not, or we left it
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,11 @@ def close_gaps(connection: Connection, gaps: list[Gap]) -> list[str]:
         column = quoted(gap.column)
         default = f"SET DEFAULT {gap.default}" if gap.default else "DROP DEFAULT"
         _run(connection, f"ALTER TABLE ONLY {gap.table} ALTER COLUMN {column} {default}")
-    for top, name in dict.fromkeys((gap.top, gap.column) for gap in gaps if gap.not_null):
+    for top, name, required in dict.fromkeys((gap.top, gap.column, gap.required) for gap in gaps):
+        if required is None:
+            continue
         try:
-            _run(connection, f"ALTER TABLE {top} ALTER COLUMN {quoted(name)} SET NOT NULL")
+            _run(connection, f"ALTER TABLE {top} {required}")
         except psycopg.errors.NotNullViolation:
             told.append(f"NOT NULL of {top}.{quoted(name)} is off: rows came back without a value")
     return told
@@ -113,18 +122,15 @@ def _open(connection: Connection, table: dict[str, Any], rule: Column) -> Gap | 
     assert found, f"{rule.column} of {name} is in the catalogue and not in the definitions"
     default, not_null, identity = found
     if identity or rule.on_restore == "Default" or (_keeps_default(rule) and not_null and default):
-        return (
-            Gap(name, table["name"], rule.column, _keeps(rule), default, name, not_null=False)
-            if default
-            else None
-        )
-    loosened = not_null and rule.value is None
+        return Gap(name, table["name"], rule.column, _keeps(rule), default, name, None) if default else None
+    required = None
     top = _top(connection, name, rule.column)
-    if loosened:
+    if not_null and rule.value is None:
+        required = _declaration(connection, top, rule.column)
         _run(connection, f"ALTER TABLE {top} ALTER COLUMN {quoted(rule.column)} DROP NOT NULL")
     wished = literal(rule.value if rule.on_restore in ("Value", "KeepLive") else None)
     _run(connection, f"ALTER TABLE ONLY {name} ALTER COLUMN {quoted(rule.column)} SET DEFAULT {wished}")
-    return Gap(name, table["name"], rule.column, _keeps(rule), default, top, loosened)
+    return Gap(name, table["name"], rule.column, _keeps(rule), default, top, required)
 
 
 def _keeps(rule: Column) -> bool:
@@ -139,6 +145,14 @@ def _keeps_default(rule: Column) -> bool:
 def _top(connection: Connection, table: str, column: str) -> str:
     found = connection.execute(_TOP, (table, column)).fetchall()
     return quoted(*found[0])
+
+
+def _declaration(connection: Connection, table: str, column: str) -> str:
+    """What makes a column NOT NULL again as it is now, after ALTER TABLE."""
+    found = connection.execute(_REQUIRED, (table, column)).fetchone()
+    if found:
+        return f"ADD CONSTRAINT {quoted(found[0])} {found[1]}"
+    return f"ALTER COLUMN {quoted(column)} SET NOT NULL"
 
 
 def _is_there(live: Connection, table: dict[str, Any], columns: list[str]) -> bool:

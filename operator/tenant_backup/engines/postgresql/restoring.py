@@ -42,8 +42,10 @@ def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
     refuse_partial(job, catalogue)
-    definitions.refuse_unsupported(catalogue, admin.connection.info.server_version)
-    if standing.decide(_seen(job, admin)) is standing.Next.ANSWER:
+    definitions.refuse_newer(catalogue)
+    committed = standing.decide(_seen(job, admin)) is standing.Next.ANSWER
+    contents.begin(committed=committed)
+    if committed:
         admin.drop_login()
         return _facts_again(job, admin, catalogue)
     live = admin.properties(job.database.name)
@@ -56,7 +58,8 @@ def _restore(
         target = server.as_login(login).on(side)
         source = Source(target, owner, server if live else None, catalogue, contents, job)
         loaded = load_content(source)
-        return _put_in_place(job, admin, source, loaded)
+        with contents.committing(lambda: standing.is_in_place(_seen(job, admin))):
+            return _put_in_place(job, admin, source, loaded)
 
 
 def _seen(job: Restore, admin: Administrator) -> standing.Standing:

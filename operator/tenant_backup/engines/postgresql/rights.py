@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.selection import Choice, shown
@@ -10,16 +10,18 @@ from tenant_backup.engines.selection import Choice, shown
 from .inventory import Table
 from .names import quoted
 
-_SHOWN = 5  # names in one message
+_NAMED = 5  # in one GRANT; where more are missing, it is for all in their schemas
+_SCHEMAS = 20  # in one GRANT; a message has its limit
+_Name = tuple[str, str]  # schema and name
 
 
-def refuse_unreadable(choices: Sequence[Choice[Table]], sequences: list[str], user: str) -> None:
-    """Raise PERMISSION_DENIED, with the GRANT to run, for whatever this login cannot read in full."""
-    tables = [choice.table for choice in choices]
-    unreadable = [table.sql for table in tables if not table.readable]
-    if unreadable or sequences:
-        schemas = sorted({quoted(table.schema) for table in tables if not table.readable})
-        raise Failure(Reason.PERMISSION_DENIED, _grants(unreadable, sequences, schemas, user))
+def refuse_unreadable(choices: Sequence[Choice[Table]], sequences: list[_Name], user: str) -> None:
+    """Raise PERMISSION_DENIED, with each GRANT to run, for whatever this login cannot read in full."""
+    tables = [(one.table.schema, one.table.name) for one in choices if not one.table.readable]
+    if tables or sequences:
+        names = shown([quoted(*name) for name in (*tables, *sequences)])
+        message = f"{quoted(user)} may not read {names}; run: {'; '.join(_grants(tables, sequences, user))}"
+        raise Failure(Reason.PERMISSION_DENIED, message)
     hidden = [choice.table.full_name for choice in choices if choice.with_rows and choice.table.rows_hidden]
     if hidden:
         advice = f"run: ALTER ROLE {quoted(user)} BYPASSRLS"
@@ -27,10 +29,14 @@ def refuse_unreadable(choices: Sequence[Choice[Table]], sequences: list[str], us
         raise Failure(Reason.PERMISSION_DENIED, message)
 
 
-def _grants(tables: list[str], sequences: list[str], schemas: list[str], user: str) -> str:
-    grants = [f"GRANT USAGE ON SCHEMA {name} TO {quoted(user)}" for name in schemas[:_SHOWN]]
-    if tables:
-        grants.append(f"GRANT SELECT ON {', '.join(tables[:_SHOWN])} TO {quoted(user)}")
-    if sequences:
-        grants.append(f"GRANT SELECT ON SEQUENCE {', '.join(sequences[:_SHOWN])} TO {quoted(user)}")
-    return f"{quoted(user)} may not read {shown(tables + sequences)}; run: {'; '.join(grants)}"
+def _grants(tables: list[_Name], sequences: list[_Name], user: str) -> Iterator[str]:
+    yield f"GRANT USAGE ON SCHEMA {_schemas((*tables, *sequences))} TO {quoted(user)}"
+    for kind, names in (("TABLE", tables), ("SEQUENCE", sequences)):
+        if len(names) > _NAMED:
+            yield f"GRANT SELECT ON ALL {kind}S IN SCHEMA {_schemas(names)} TO {quoted(user)}"
+        elif names:
+            yield f"GRANT SELECT ON {kind} {', '.join(quoted(*name) for name in names)} TO {quoted(user)}"
+
+
+def _schemas(names: Iterable[_Name]) -> str:
+    return ", ".join(sorted({quoted(schema) for schema, _ in names})[:_SCHEMAS])

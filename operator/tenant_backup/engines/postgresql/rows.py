@@ -44,14 +44,3 @@ def copy_in(
             return int(cursor.rowcount)
     except psycopg.Error as error:
         raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
-
-
-def count(connection: Connection, table: dict[str, Any]) -> int | None:
-    """Count a table's rows, None where row-level security forced on its owner forbids it."""
-    name = quoted(table["schema"], table["table"])
-    hidden = connection.execute("SELECT row_security_active(%s::regclass)", (name,)).fetchone()
-    if hidden and hidden[0]:
-        return None
-    row = connection.execute(f"SELECT count(*) FROM ONLY {name}").fetchone()  # noqa: S608
-    assert row
-    return int(row[0])

@@ -18,6 +18,8 @@ _ALWAYS = {
     "bytea_output": "hex",
     "xmloption": "content",
     "array_nulls": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "escape_string_warning": "off",
@@ -36,6 +38,7 @@ _ALWAYS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
 }
+_RESTRICTED = "restrict_nonsystem_relation_kind"
 
 
 def options(**more: str) -> str:
@@ -45,16 +48,23 @@ def options(**more: str) -> str:
 
 def for_version(version: int) -> dict[str, str]:
     """Return the settings that only some servers know, for a server_version_num."""
-    return {"transaction_timeout": "0"} if version >= 170000 else {}
+    settings = {"transaction_timeout": "0"} if version >= 170000 else {}
+    if _knows_restrictions(version):
+        settings[_RESTRICTED] = ""
+    return settings
 
 
 def for_reading(version: int) -> dict[str, str]:
     """Return the settings of a session that only reads tables: a dump needs no views, a restore does."""
     settings = for_version(version)
-    if version >= 170000 or 160004 <= version < 170000 or 150008 <= version < 160000:
+    if _RESTRICTED in settings:
         # A view put in a table's place must not run its functions as us (CVE-2024-7348).
-        settings["restrict_nonsystem_relation_kind"] = "view,foreign-table"
+        settings[_RESTRICTED] = "view,foreign-table"
     return settings
+
+
+def _knows_restrictions(version: int) -> bool:
+    return version >= 170000 or 160004 <= version < 170000 or 150008 <= version < 160000
 
 
 def as_options(settings: dict[str, str]) -> str:

@@ -33,12 +33,17 @@ class Standing:
 
 def decide(seen: Standing) -> Next:
     """Decide how to go on. Raises NAME_TAKEN when NewDatabase would need a name that somebody has."""
-    if seen.target_exists and seen.target_is_ours:
-        return Next.ANSWER
-    # Both renames are one transaction: a previous database without a side database is a finished swap.
-    if seen.replace and seen.target_exists and seen.previous_exists and not seen.side_exists:
+    if is_in_place(seen):
         return Next.ANSWER
     if not seen.replace and seen.target_exists:
         message = f'database "{seen.target}" exists; choose another name in spec.target.database, or drop it'
         raise Failure(Reason.NAME_TAKEN, message)
     return Next.BUILD
+
+
+def is_in_place(seen: Standing) -> bool:
+    """Whether the restored database is where it belongs."""
+    if seen.target_exists and seen.target_is_ours:
+        return True
+    # Both renames are one transaction: a previous database without a side database is a finished swap.
+    return seen.replace and seen.target_exists and seen.previous_exists and not seen.side_exists

@@ -60,6 +60,7 @@ class Limits:
     extensions: Collection[str] = ()  # that the login may create here
     publications: Collection[str] = ()  # of all tables
     functions: Collection[int] = ()  # OIDs, in untrusted languages
+    policies: Collection[tuple[str, str, str]] = ()  # schema, table, name: for roles that do not exist here
     tables_with_rows: Collection[tuple[str, str]] = ()
     loose_keys: Collection[tuple[str, str, str]] = ()  # schema, table, name: created apart
 
@@ -124,6 +125,8 @@ def _needs_more(entry: Entry, limits: Limits) -> bool:
         return entry.text.split()[2] not in limits.extensions
     if entry.is_a(("PUBLICATION",)):
         return any(entry.text.startswith(f"PUBLICATION - {name} ") for name in limits.publications)
+    if entry.is_a(("POLICY",)):
+        return any(entry.text.startswith(f"POLICY {' '.join(policy)} ") for policy in limits.policies)
     return entry.is_a(_PRIVILEGED) or (entry.catalogue == _PG_PROC and entry.oid in limits.functions)
 
 
