@@ -46,11 +46,12 @@ FROM debian:trixie-slim AS postgresql-17
 RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client-17
 
 # Not in trixie yet: taken from the next Debian, with the library of its own version; all else they need is in
-# trixie. The checks in the last stage say so when that changes.
+# trixie. The checks in the last stage say so when that changes. A release in the making renews its release files
+# all the time, and mirrors lag behind.
 FROM debian:trixie-slim AS postgresql-18
 WORKDIR /tmp/packages
 RUN sed -i s/trixie/forky/ $(find /etc/apt/sources.list* -type f) \
- && apt-get update \
+ && apt-get -o Acquire::Check-Valid-Until=false update \
  && apt-get download postgresql-client-18 libpq5 \
  && for package in *.deb; do dpkg-deb --extract "$package" /; done \
  && install -D /usr/lib/*/libpq.so.5 /usr/lib/postgresql/18/lib/libpq.so.5

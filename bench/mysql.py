@@ -1,4 +1,4 @@
-"""A large MariaDB database against its own client programs, on this machine, no cluster.
+"""A large MariaDB or MySQL database against its own client programs, on this machine, no cluster.
 
 Another server of the family is a line in FAMILIES.
 """
@@ -6,22 +6,24 @@ Another server of the family is a line in FAMILIES.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hack.lab.chain import Ended
 from tests.engines.mariadb import PASSWORDS, MariaDB
+from tests.engines.mysql import MySQL
 
 from .figures import Figures
-from .stages import NAME, TABLES, Stages, many_tables, seconds, shell, store
+from .stages import NAME, TABLES, Stages, in_memory, many_tables, seconds, shell, store
 
 # The rows that bench.big has in PostgreSQL.
 _ROWS_PER_GB = {"log": 2_200_000, "message": 900_000}
 _FILL = """
-/*!80000 SET SESSION cte_max_recursion_depth = 1000000000 */;
-/*M! SET SESSION max_recursive_iterations = 1000000000 */;
+SET SESSION sql_mode = '' /*M! , max_recursive_iterations = 1000000000 */ /*!80000 , cte_max_recursion_depth = 1000000000 */;
 CREATE TABLE log (id bigint PRIMARY KEY, at datetime, actor int, action varchar(40), details json, amount decimal(20, 6), hash char(32));
 INSERT INTO log WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {log})
   SELECT i, '2024-01-01' + INTERVAL i SECOND, i % 5000, concat('action ', i % 40),
@@ -41,44 +43,42 @@ _EVERYTHING = "{dump} --single-transaction --routines --events {name} > /dev/nul
 _STAGES = ("dump", "archive", "upload", "open", "load")
 
 
-@contextmanager
-def _mariadb() -> Iterator[MariaDB]:
-    server = MariaDB(options=["--innodb-buffer-pool-size=512M", "--innodb-log-file-size=2G"])
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
-
-
 @dataclass(frozen=True)
 class Family:
-    """One kind of server, and the programs that people use with it."""
+    """One kind of server."""
 
     key: str  # begins the names of its figures
-    title: str
-    start: Callable[[], AbstractContextManager[MariaDB]]
-    dump: str
-    client: str
-    without_tls: str  # the programs' option
+    server: type[MariaDB]
+    log: str  # the option that makes its log as large as what is loaded
+
+    @contextmanager
+    def start(self, size: float) -> Iterator[MariaDB]:
+        """Start one, with more memory than in tests; it goes away. A small one has its files in memory."""
+        folder = Path(tempfile.mkdtemp(prefix="tb-bench-", dir=in_memory(10 * size)))
+        server = self.server(folder, options=["--innodb-buffer-pool-size=512M", self.log])
+        try:
+            server.create()
+            yield server
+        finally:
+            server.remove()
 
 
-FAMILIES = (Family("mariadb", "MariaDB", _mariadb, "mariadb-dump", "mariadb", "--skip-ssl"),)
+FAMILIES = (
+    Family("mariadb", MariaDB, "--innodb-log-file-size=2G"),
+    Family("mysql", MySQL, "--innodb-redo-log-capacity=2G"),
+)
 
 
 class Subject(Stages):
     """One database, backed up by us and by the server's own programs."""
 
-    def __init__(self, family: Family, server: MariaDB, folder: Path) -> None:
-        database = replace(server.database(NAME), tls_mode="Disable")
-        super().__init__(database, folder, ("tenant", PASSWORDS["tenant"]), ("boss", PASSWORDS["boss"]))
+    def __init__(self, server: MariaDB, folder: Path) -> None:
+        tenant, admin = (("tenant", PASSWORDS["tenant"]), ("boss", PASSWORDS["boss"]))
+        super().__init__(server.database(NAME), folder, tenant, admin)
         self.server = server
-        where = f"--no-defaults --host=127.0.0.1 --port={server.port} --user=boss {family.without_tls}"
-        self._words = {
-            "dump": f"{family.dump} {where}",
-            "client": f"{family.client} {where}",
-            "name": NAME,
-        }
+        where = ["--no-defaults", "--host=127.0.0.1", f"--port={server.port}", "--user=boss"]
+        client, dump = (shlex.join([*server.inside, program, *where]) for program in server.programs)
+        self._words = {"client": client, "dump": dump, "name": NAME}
 
     def rival(self, command: str) -> None:
         """Run a rival's command line."""
@@ -92,7 +92,7 @@ class Subject(Stages):
 
 def measure(figures: Figures, family: Family, size: float, runs: int) -> None:
     """Full backup and restore against the server's own programs, alternately, and the stages' memory."""
-    print(f"{family.title}: filling a database with about {size:g} GB of rows …", flush=True)
+    print(f"{family.server.engine}: filling a database with about {size:g} GB of rows …", flush=True)
     rows = {table: int(size * count) for table, count in _ROWS_PER_GB.items()}
     peaks: dict[str, list[float]] = {}
     with _subject(family, _FILL.format(**rows), size) as subject:
@@ -104,7 +104,7 @@ def measure(figures: Figures, family: Family, size: float, runs: int) -> None:
 
 def measure_many_tables(figures: Figures, family: Family, runs: int) -> None:
     """A database of very many small tables, against the server's own dump."""
-    print(f"{family.title}: creating {TABLES} tables …", flush=True)
+    print(f"{family.server.engine}: creating {TABLES} tables …", flush=True)
     with _subject(family, many_tables("datetime"), 0.1) as subject:
         ours, theirs = [], []
         for _ in range(runs):
@@ -116,11 +116,11 @@ def measure_many_tables(figures: Figures, family: Family, runs: int) -> None:
 
 @contextmanager
 def _subject(family: Family, script: str, size: float) -> Iterator[Subject]:
-    with family.start() as server, store(size) as folder:
+    with family.start(size) as server, store(size) as folder:
         server.sql(f"CREATE DATABASE {NAME} CHARACTER SET utf8mb4")
         server.sql(f"GRANT ALL PRIVILEGES ON {NAME}.* TO tenant@'%'")
         server.script(NAME, script)
-        yield Subject(family, server, Path(folder))
+        yield Subject(server, Path(folder))
 
 
 def _full(figures: Figures, key: str, subject: Subject, runs: int, peaks: dict[str, list[float]]) -> None:

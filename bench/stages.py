@@ -24,11 +24,15 @@ _TENANT = jobs.Tenant("bench", "default", NAME, NAME)
 Login = tuple[str, str]  # user, password
 
 
+def in_memory(size: float) -> Path | None:
+    """Where files are kept in memory, if there is room for so many GB."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > size * 1e9 else None
+
+
 def store(size: float) -> tempfile.TemporaryDirectory[str]:
     """A folder in memory, where it is large enough: the pipes write nothing, so no disk is measured."""
-    memory = Path("/dev/shm")
-    room = memory.is_dir() and shutil.disk_usage(memory).free > 4 * size * 1e9
-    return tempfile.TemporaryDirectory(prefix="tenant-backup-bench-", dir=memory if room else None)
+    return tempfile.TemporaryDirectory(prefix="tenant-backup-bench-", dir=in_memory(4 * size))
 
 
 def many_tables(moment: str) -> str:

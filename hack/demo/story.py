@@ -6,6 +6,7 @@ What is compared are the servers' own hashes, and those of the files.
 from __future__ import annotations
 
 import datetime
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -201,16 +202,11 @@ class Story:
         self._screen.step("Globex's database and uploads are gone altogether")
         self._mariadb.sql("DROP DATABASE globex")
         self._on_uploads("accident", "find . -mindepth 1 -not -name lost+found -delete")
-        files = {"tenantRef": {"name": "globex"}, "files": [{"name": "uploads"}]}
-        source = {"backupRef": {"name": "globex-before-upgrade"}}
-        spec = {"source": source, "target": files, "strategy": "NewDatabase"}
-        self._kubectl.apply(object_("TenantRestore", "globex-uploads-back", spec))
-        self._follow("tr", ["globex-uploads-back"])
+        self._restore("globex-from-ashes", "globex-before-upgrade", "globex", "uploads")
         self._check(
             self._uploads_now("after") == before.uploads,
             "all uploads are back, with names, modes, times, links and the same SHA-256",
         )
-        self._restore("globex-from-ashes", "globex-before-upgrade", "globex")
         self._check(
             self._globex_now() == before.globex,
             "every table has the same rows and hash as before, but for the excluded columns",
@@ -313,10 +309,12 @@ class Story:
         ):
             self._screen.line(f"  {command}")
 
-    def _restore(self, name: str, backup: str, database: str) -> None:
+    def _restore(self, name: str, backup: str, tenant: str, *volumes: str) -> None:
+        """Replace a tenant's database, which has its name, and these volumes."""
+        files = [{"name": volume} for volume in volumes]
         spec = {
             "source": {"backupRef": {"name": backup}},
-            "target": {"tenantRef": {"name": database}},
+            "target": {"tenantRef": {"name": tenant}, "database": tenant, "files": files},
             "strategy": "Replace",
         }
         self._kubectl.apply(object_("TenantRestore", name, spec))
@@ -330,7 +328,8 @@ class Story:
         )
         self._screen.line(f"  it waits: {message}")
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
-        confirm = f'{{"database":"{database}","expires":"{expires:%Y-%m-%dT%H:%M:%SZ}"}}'
+        word = {"database": tenant, "files": volumes, "expires": f"{expires:%Y-%m-%dT%H:%M:%SZ}"}
+        confirm = json.dumps({"spec": {"approval": {"confirm": word}}}, separators=(",", ":"))
         self._screen.command(
             self._kubectl,
             "patch",
@@ -338,7 +337,7 @@ class Story:
             name,
             "--type=merge",
             "-p",
-            f'{{"spec":{{"approval":{{"confirm":{confirm}}}}}}}',
+            confirm,
         )
         self._follow("tr", [name])
 

@@ -45,12 +45,12 @@ CREATE TABLE activity_log (at datetime(6) NOT NULL, actor int, action varchar(40
 
 INSERT INTO employee (name, email, born, salary, skills, profile, photo, manager_id, hired_at, active, notes)
 SELECT concat(w, ' ', c.n), concat('person', c.n, '@example.org'), date '1950-01-01' + INTERVAL c.n * 37 % 18000 DAY,
-  nullif(c.n * 7919 % 900000, 0) / 7, c.n % 8, json_object('grade', c.n % 9, 'word', w), if(c.n % 5 = 0, NULL, unhex(left(sha2(c.n, 256), 32))),
+  nullif(c.n * 7919 % 900000, 0) / 7, c.n % 8, json_object('grade', c.n % 9, 'word', w), if(c.n % 5 = 0, NULL, unhex(sha2(c.n, 256))),
   if(c.n > 10, 1 + c.n % 10, NULL), timestamp '2015-03-29 02:30:00.000001' + INTERVAL c.n * 7 HOUR, nullif(c.n % 3, 2),
   CASE c.n % 4 WHEN 0 THEN '' WHEN 1 THEN NULL ELSE concat('\\N', w) END
 FROM counter c JOIN word ON word.n = c.n % 13 WHERE c.n <= 2000 ORDER BY c.n;
 INSERT INTO app_user
-SELECT id, concat('login', id), concat('$argon2id$v=19$', left(sha2(concat('secret', id), 256), 32)), unhex(left(sha2(concat('token', id), 256), 32)), hired_at
+SELECT id, concat('login', id), concat('$argon2id$v=19$', sha2(concat('secret', id), 256)), left(unhex(sha2(concat('token', id), 256)), 16), hired_at
 FROM employee WHERE id % 2 = 0;
 INSERT INTO attendance (employee_id, day, came, went, place)
 SELECT 1 + n % 2000, date '2024-01-01' + INTERVAL n DIV 2000 DAY, sec_to_time(28800 + n % 60 * 60), sec_to_time(59400 + n % 90 * 60),
@@ -58,9 +58,9 @@ SELECT 1 + n % 2000, date '2024-01-01' + INTERVAL n DIV 2000 DAY, sec_to_time(28
 INSERT INTO leave_request (employee_id, kind, first, last, approved, reason)
 SELECT 1 + c.n % 2000, 1 + c.n % 4, date '2024-01-01' + INTERVAL c.n % 300 DAY, date '2024-01-05' + INTERVAL c.n % 300 DAY,
   nullif(c.n % 3, 2), w FROM counter c JOIN word ON word.n = c.n % 13 WHERE c.n <= 4000;
-INSERT INTO project SELECT c.n, concat('Project ', w), c.n * 1e9 / 3, 1901 + c.n, c.n / 7, repeat(unhex(left(sha2(c.n, 256), 32)), 100)
+INSERT INTO project SELECT c.n, concat('Project ', w), c.n * 1e9 / 3, 1901 + c.n, c.n / 7, repeat(unhex(sha2(c.n, 256)), 50)
 FROM counter c JOIN word ON word.n = c.n % 13 WHERE c.n <= 60;
-INSERT INTO task SELECT unhex(left(sha2(c.n, 256), 32)), 1 + c.n % 60, nullif(c.n % 2000, 0), concat('task ', c.n, ' ', w),
+INSERT INTO task SELECT left(unhex(sha2(c.n, 256)), 16), 1 + c.n % 60, nullif(c.n % 2000, 0), concat('task ', c.n, ' ', w),
   timestamp '2024-10-27 01:00:00' + INTERVAL c.n MINUTE, c.n / 3 FROM counter c JOIN word ON word.n = c.n % 13;
 INSERT INTO payment SELECT n, timestamp '2024-10-27 01:00:00' + INTERVAL n * 13 MINUTE, n / 3, left(sha2(n, 256), 32) FROM counter;
 INSERT INTO setting SELECT concat('key.', c.n), if(c.n % 10 = 0, NULL, json_array(w, c.n, NULL))

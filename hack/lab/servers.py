@@ -170,15 +170,8 @@ class MariaDB(_Server):
         rows = self.sql("\nUNION ALL ".join(map(_row_hashes, columns, columns.values())), database)
         return dict(row.split("\t", 1) for row in rows.splitlines())
 
-    def fingerprint(self, database: str) -> str:
-        """Each table's checksum, and all definitions and triggers as the server's own program writes them."""
-        options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
-        command = [self.dumper, *_AS_ROOT, *options, database]
-        text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
-        return "\n".join([*self.checksums(database), text])
-
     def checksums(self, database: str) -> list[str]:
-        """A line for each table."""
+        """Each table's name and checksum, which sees every bit of a value."""
         names = self.sql(
             f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
             " AND table_type = 'BASE TABLE' ORDER BY 1"
@@ -186,13 +179,20 @@ class MariaDB(_Server):
         sums = self.sql(f"CHECKSUM TABLE {', '.join(names)} EXTENDED", database).splitlines()
         return [line.partition(".")[2] for line in sums]
 
+    def fingerprint(self, database: str) -> str:
+        """Each table's checksum, and all definitions and triggers as the server's own program writes them."""
+        options = ["--no-data", "--skip-comments", "--skip-dump-date", "--routines", "--triggers", "--events"]
+        command = [self.dumper, *_AS_ROOT, *options, database]
+        text = self.kubectl("exec", f"deploy/{self.name}", "--", *command)
+        return "\n".join([*self.checksums(database), text])
+
 
 _COLUMNS = """SELECT table_name, column_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
 WHERE table_schema = '{database}' AND table_type = 'BASE TABLE' ORDER BY table_name, ordinal_position"""
 
 
 def _row_hashes(table: str, columns: list[str]) -> str:
-    values = ", ".join(f"coalesce(hex(concat(`{column}`)), '-')" for column in columns)
+    values = ", ".join(f"ifnull(hex(concat(`{column}`)), '-')" for column in columns)
     hashed = f"cast(conv(left(sha2(concat_ws(',', {values}), 256), 15), 16, 10) AS unsigned)"
     return f"SELECT '{table}', concat(count(*), ' ', coalesce(sum({hashed}), 0)) FROM `{table}`"
 
@@ -206,8 +206,8 @@ class MySQL(MariaDB):
     dumper: ClassVar[str] = "mysqldump"
 
     def checksums(self, database: str) -> list[str]:
-        """A line for each table. Of JSON, CHECKSUM TABLE would see what is beside it in memory."""
-        return [f"{table}\t{found}" for table, found in self.hashes(database).items()]
+        """Of JSON, CHECKSUM TABLE sees what is beside it in memory."""
+        return [f"{table} {hashed}" for table, hashed in self.hashes(database).items()]
 
 
 def mariadb(kubectl: Kubectl, name: str, image: str) -> MariaDB:

@@ -66,6 +66,9 @@ REPLACE = make(
     "acme-back",
 )
 NEW_DATABASE = changed(REPLACE, strategy="NewDatabase", target__database="acme_copy")
+MERGE = changed(
+    REPLACE, strategy="Merge", target__files=[{"name": "uploads"}], select={"files": ["uploads:hr/**"]}
+)
 SCHEDULE = make(
     "BackupSchedule",
     {
@@ -176,13 +179,24 @@ EXAMPLES = [
     Example("a module needs tables, files, or both",
             changed(TENANT, files=[UPLOADS], modules=[{"name": "hr", "files": ["uploads:hr/**"]}]),
             changed(TENANT, modules=[{"name": "hr"}])),
+    Example("strategy Merge needs target.files and select.files, and no target.database: it is for files only",
+            MERGE, changed(MERGE, select=None)),
+    Example("strategy Merge needs target.files and select.files, and no target.database: it is for files only",
+            MERGE, changed(MERGE, target__database="acme")),
+    Example("select is for strategies NewDatabase and Merge; Replace replaces all",
+            changed(MERGE, strategy="NewDatabase"), changed(MERGE, strategy="Replace")),
+    Example("paths are relative to the volume: no . or .. between slashes",
+            changed(MERGE, select__files=["uploads:a..b/...", "uploads:.hidden"]),
+            changed(MERGE, select__files=["uploads:a/../b"])),
+    Example("paths are relative to the volume: no . or .. between slashes",
+            MERGE, changed(MERGE, select__files=["uploads:.."])),
     Example("confirm names what will be replaced: database, files, or both",
             changed(REPLACE, target__files=[{"name": "uploads"}], approval__confirm__files=["uploads"],
                     approval__confirm__expires="2030-01-01T00:00:00Z"),
             changed(REPLACE, approval__confirm__expires="2030-01-01T00:00:00Z")),
-    Example("approval is for strategy Replace only; NewDatabase replaces nothing",
+    Example("approval is for strategies Replace and Merge; NewDatabase replaces nothing",
             changed(REPLACE, approval=APPROVAL), changed(NEW_DATABASE, approval=APPROVAL)),
-    Example("undo is for strategy Replace only; drop the new database instead",
+    Example("undo is for strategies Replace and Merge; drop the new database instead",
             changed(REPLACE, undo=True), changed(NEW_DATABASE, undo=True), before=(REPLACE,)),
     Example("undo is set after the restore, not when it is created", REPLACE, changed(REPLACE, undo=True)),
     Example("undo cannot be taken back: create a new TenantRestore",
@@ -262,7 +276,10 @@ REFUSED_BY_SCHEMA = [
     (changed(BACKUP, expiresAfter="a month"), "spec.expiresAfter"),
     (changed(TENANT, offboarding="Keep"), "spec.offboarding"),
     (changed(BACKUP, verification="RestoreTest"), "spec.verification"),
-    (changed(REPLACE, strategy="Merge"), "spec.strategy"),
+    (changed(REPLACE, strategy="Overwrite"), "spec.strategy"),
+    (changed(MERGE, select__files=["uploads:/etc/passwd"]), "spec.select.files[0]"),
+    (changed(MERGE, select__files=["hr/**"]), "spec.select.files[0]"),
+    (changed(MERGE, select__files=[]), "spec.select.files"),
     (changed(REPLACE, approval={"confirm": {"database": "acme", "expires": "soon"}}), "expires"),
     (changed(SCHEDULE, schedule="0 2 * *"), "spec.schedule"),
     (changed(SCHEDULE, schedule="@reboot"), "spec.schedule"),

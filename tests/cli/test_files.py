@@ -23,10 +23,10 @@ from tenant_backup.archive.lists import Catalogue
 from tenant_backup.cli import backing_up, inspecting, restoring, volumes
 from tenant_backup.cli.chosen import Chosen
 from tenant_backup.contract.reasons import Failure, Reason
-from tests.cli.conftest import COMMAND, run
+from tests.cli.conftest import COMMAND, Owner, into, run
 from tests.cli.test_page import marked
 from tests.decisions.objects import tenant
-from tests.engines.trees import described, grow
+from tests.engines.trees import described, grow, volume
 
 GOLDEN = ROOT / "tests/archive/golden/v1/chain/manifests"
 FILES = manifests.Files(7, 700, 2, 1, "2024-01-15T14:30:26Z", "2024-01-15T14:31:00Z")
@@ -222,6 +222,24 @@ def test_a_zip_has_what_a_zip_can_hold(site: Site, tmp_path: Path) -> None:
             if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16) or info.filename == "SHA256SUMS":
                 continue
             assert volumes.sum_line(info.filename, hashlib.sha256(archive.read(info)).hexdigest()) in sums
+
+
+def test_database_and_files_come_back_together(own_owner: Owner, tmp_path: Path) -> None:
+    """Both at once, or both in one folder."""
+    uploads = own_owner.folder / "files" / "uploads"
+    uploads.mkdir(parents=True)
+    grow(uploads, 4)
+    own_owner.back_up(1, files=[volume("uploads")])
+    copy, rows = f"{own_owner.database}_both", "SELECT count(*) FROM employee"
+    done = run(*into(own_owner, copy), "--files", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert own_owner.server.sql(rows, copy) == own_owner.server.sql(rows, own_owner.database)
+    assert described(tmp_path / "out" / "uploads") == described(uploads)
+    where = ["--format", "directory", "-o", tmp_path / "both"]
+    done = run("export", own_owner.url, "latest", *own_owner.reading, *where)
+    assert done.returncode == 0, done.stderr
+    assert described(tmp_path / "both" / "files" / "uploads") == described(uploads)
+    assert [path.suffix for path in (tmp_path / "both").glob("*.sql")] == [".sql"]
 
 
 def test_sql_of_a_backup_without_a_database_is_refused(site: Site) -> None:

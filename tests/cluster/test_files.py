@@ -126,6 +126,25 @@ def test_the_files_of_a_claim_come_back_on_another(
     assert (reason, "is not empty" in message) == ("NameTaken", True)
 
 
+def test_a_restricted_namespace_refuses_a_privileged_volume_and_says_how_to_allow_it(
+    operator: Kubectl, s3_server: S3, namespace: Kubectl
+) -> None:
+    """No pod; once the namespace allows it, the same backup goes on."""
+    namespace.apply(claim("acme-live"), claim("acme-copy"))
+    application(namespace, "grow", "umask 077; echo secret > /live/private")
+    create(namespace, s3_server, user=2000)
+    namespace(
+        "patch", "tenant", "acme", "--type=json", "-p",
+        '[{"op": "add", "path": "/spec/files/0/privileged", "value": true}]',
+    )  # fmt: skip
+    spec = {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}}
+    apply(namespace, "TenantBackup", "b1", spec)
+    level = "pod-security.kubernetes.io/enforce=baseline"
+    namespace.wait("tb", "b1", lambda tb: level in str(tb.get("status")), 60)
+    operator("label", "--overwrite", "namespace", namespace.namespace, level)
+    assert namespace.wait("tb", "b1", is_over, 120)["status"]["state"] == "Succeeded"
+
+
 def test_files_of_somebody_else_are_named(operator: Kubectl, s3_server: S3, namespace: Kubectl) -> None:
     """The user that was given may not read them: no backup, and the way out in the message."""
     namespace.apply(claim("acme-live"), claim("acme-copy"))

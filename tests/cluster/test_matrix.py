@@ -34,6 +34,7 @@ SERVERS: dict[str, tuple[str, str, Callable[[Kubectl, str, str], Server]]] = {
     "pg18": ("PostgreSQL", "test-postgres:18", lab.postgres),
     "maria": ("MariaDB", "test-mariadb:10.11", lab.mariadb),
     "maria118": ("MariaDB", "test-mariadb:11.8", lab.mariadb),
+    "mysql": ("MySQL", "test-mysql:9", lab.mysql),
 }
 Key = TypeVar("Key")
 PASSWORD = "correct horse"
@@ -58,18 +59,19 @@ class Cell:
 
     @property
     def replaces(self) -> bool:
-        """Whether its database takes the place of the live one, else it goes to a new one."""
+        """Whether it takes the place of what is live, else it goes to a new database and an empty claim."""
         return (self.mode, self.contents) in {("Full", "All"), ("Incremental", "Database")}
-
-    @property
-    def fills(self) -> bool:
-        """Whether its files go to a claim of its own."""
-        return self.contents != "Database" and not self.replaces
 
     @property
     def brings_rows(self) -> bool:
         """Whether it brings a database back."""
         return self.contents != "Files"
+
+    @property
+    def claim(self) -> str:
+        """Where its files go; empty: it has none."""
+        where = f"{self.tenant}-live" if self.replaces else str(self)
+        return where if self.contents != "Database" else ""
 
 
 CELLS = [
@@ -108,7 +110,7 @@ class Matrix:
         with ThreadPoolExecutor(2) as pool:
             names = list(self.servers)
             list(pool.map(lambda name: self.servers[name].create_tenant(self.live(name), PASSWORD), names))
-        claims = [*(f"{name}-live" for name in names), *(str(cell) for cell in CELLS if cell.fills)]
+        claims = sorted({*(f"{name}-live" for name in names), *(cell.claim for cell in CELLS)} - {""})
         self.kubectl.apply(*map(claim, claims))
         grown = f"case $volume in *-live) {GROW};; esac; {TREE}"
         self.files_then |= {(name, "Full"): tree for name, tree in self.trees("grow", claims, grown).items()}
@@ -174,20 +176,29 @@ class Matrix:
         specs = {}
         for cell in cells:
             target: dict[str, Any] = {"database": self.copy(cell)} if cell.brings_rows else {}
-            if cell.fills:
-                target["files"] = [{"name": "uploads", "persistentVolumeClaim": {"claimName": str(cell)}}]
-            specs[str(cell)] = _restore(cell, "NewDatabase", **target)
+            if cell.claim:
+                target["files"] = [{"name": "uploads", "persistentVolumeClaim": {"claimName": cell.claim}}]
+            specs[str(cell)] = _restore(cell, "NewDatabase", target)
         self.restores |= self.carried_out("TenantRestore", specs)
         self.look_at(cell for cell in cells if cell.brings_rows)
-        filled = {str(cell): cell for cell in cells if cell.fills}
-        self.files_back |= {filled[name]: tree for name, tree in self.trees("look", filled, TREE).items()}
 
     def replace(self, mode: str, contents: str) -> None:
-        """Put backups of one kind in place of the live databases."""
+        """Put backups of one kind in place of what is live."""
         cells = [cell for cell in CELLS if (cell.mode, cell.contents) == (mode, contents)]
-        specs = {str(cell): _restore(cell, "Replace", live=self.live(cell.tenant)) for cell in cells}
+        specs = {}
+        for cell in cells:
+            volumes = ["uploads"] if cell.claim else []
+            confirm = {"database": self.live(cell.tenant), "files": volumes, "expires": in_hours(1)}
+            target = {"database": self.live(cell.tenant), "files": [{"name": name} for name in volumes]}
+            specs[str(cell)] = _restore(cell, "Replace", target, approval={"confirm": confirm})
         self.restores |= self.carried_out("TenantRestore", specs)
         self.look_at(cells)
+
+    def look_at_files(self) -> None:
+        """Note what is on all claims."""
+        cells = {cell.claim: cell for cell in CELLS if cell.claim}
+        trees = self.trees("look", cells, TREE)
+        self.files_back |= {cell: trees[name.removesuffix("-live")] for name, cell in cells.items()}
 
     def carried_out(self, kind: str, specs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """Apply objects by their names, all at once; return their status by name when all of them are over."""
@@ -239,6 +250,7 @@ def matrix(operator: Kubectl, servers: Kubectl, s3_server: S3) -> Iterator[Matri
     matrix.on_everybody(DAMAGE)
     matrix.replace("Full", "All")
     matrix.replace("Incremental", "Database")
+    matrix.look_at_files()
     yield matrix
     kubectl("delete", "namespace", kubectl.namespace, "--wait=false")
 
@@ -260,7 +272,7 @@ def test_what_comes_back_is_what_was_backed_up(matrix: Matrix, cell: Cell) -> No
         assert restore["check"] == {"rowsMatch": True, "constraintsValid": True}
         assert restore["restored"]["rows"] == found["rows"]
         assert matrix.rows_back[cell] == matrix.rows_then[then]
-    if cell.fills:
+    if cell.claim:
         assert matrix.files_back[cell] == matrix.files_then[then]
 
 
@@ -285,10 +297,11 @@ def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def _restore(cell: Cell, strategy: str, live: str = "", **target: Any) -> dict[str, Any]:
-    spec = {
-        "source": {"backupRef": {"name": str(cell)}},
+def _restore(cell: Cell, strategy: str, target: dict[str, Any], **more: Any) -> dict[str, Any]:
+    source = {"backupRef": {"name": str(cell)}}
+    return {
+        "source": source,
         "target": {"tenantRef": {"name": cell.tenant}, **target},
         "strategy": strategy,
+        **more,
     }
-    return spec | ({"approval": {"confirm": {"database": live, "expires": in_hours(1)}}} if live else {})

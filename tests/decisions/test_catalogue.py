@@ -68,6 +68,7 @@ FOUND: dict[str, Any] = {
     "files": 0,
     "changedFiles": 0,
     "skippedFiles": 0,
+    "dataAt": {"database": "2024-01-10T02:00:03Z"},
 }
 
 

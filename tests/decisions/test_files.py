@@ -167,7 +167,12 @@ def test_what_upload_counted_of_files_is_in_the_status() -> None:
     assert quiet.status
     assert quiet.status["contents"] == {"tables": 3, "rows": 12, "files": 7}
     assert quiet.status["health"] == "Healthy"
-    facts = {**FACTS, "files": {"count": 7, "changed": 2, "skipped": 1}}
+    moments = {
+        "database": "2024-01-15T14:30:21Z",
+        "filesFrom": "2024-01-15T14:30:22Z",
+        "filesTo": "2024-01-15T14:30:23Z",
+    }
+    facts = {**FACTS, "files": {"count": 7, "changed": 2, "skipped": 1}, "dataAt": moments}
     moved = backups.decide(backup_seen(jobs=(job(outcome=succeeded(facts)),)), at(4))
     assert moved.status
     assert moved.status["contents"] == {
@@ -177,6 +182,7 @@ def test_what_upload_counted_of_files_is_in_the_status() -> None:
         "changedFiles": 2,
         "skippedFiles": 1,
     }
+    assert moved.status["dataAt"] == moments
     assert moved.status["health"] == "Degraded"
     assert "2 files changed while they were read" in condition(moved.status, "Succeeded")["message"]
     known = document("TenantBackup", "acme-1", {"tenantRef": {"name": "acme"}, "storeRef": {"name": "prod"}})
@@ -219,10 +225,12 @@ def test_an_import_says_what_the_backup_is_of() -> None:
         "files": 7,
         "changedFiles": 1,
         "skippedFiles": 0,
+        "dataAt": {"filesFrom": "2024-01-10T02:00:05Z", "filesTo": "2024-01-10T02:01:20Z"},
     }
     made = import_of(store(), "acme", found, NOW)
     assert made.spec["contents"] == "Files"
     assert made.status["contents"] == {"tables": 0, "rows": 0, "files": 7, "changedFiles": 1}
+    assert made.status["dataAt"] == found["dataAt"]
 
 
 def filling(**changes: Any) -> dict[str, Any]:
@@ -327,6 +335,58 @@ def test_a_replace_is_of_what_its_target_names(
         files,
         "pg-admin" if database else "",
     )
+
+
+def merging(*patterns: str, confirmed: bool = True) -> dict[str, Any]:
+    """The spec of a Merge, with somebody's word or without."""
+    word = (
+        {"approval": {"confirm": {"files": ["uploads"], "expires": at(60).isoformat()}}} if confirmed else {}
+    )
+    return {"strategy": "Merge", "select": {"files": list(patterns)}, **filling(), **word}
+
+
+def test_a_merge_waits_for_a_word_and_tells_each_volume_its_patterns() -> None:
+    """Files that have the same name are replaced, so somebody has to mean it; no Secret of a database is mounted."""
+    plan = restores.decide(
+        restore_seen(tenant=BOTH, restore=restore(merging("uploads:a", confirmed=False))), NOW
+    )
+    assert plan.status
+    assert reason_of(plan, "Stalled") == Reason.APPROVAL_PENDING
+    message = condition(plan.status, "Stalled")["message"]
+    assert "put what select.files means among the files of uploads (claim acme-uploads)" in message
+    run = run_of(
+        restores.decide(restore_seen(tenant=BOTH, restore=restore(merging("uploads:a", "uploads:b:c"))), NOW)
+    )
+    assert isinstance(run.job, contract.Restore)
+    assert (run.job.strategy, run.job.database, run.secrets.admin) == ("Merge", contract.NO_DATABASE, "")
+    assert [volume.select for volume in run.job.files] == [["a", "b:c"]]
+    done = job("restore", outcome=succeeded({"placed": {"uploads": {"files": 1, "bytes": 5, "skipped": []}}}))
+    ended = restores.decide(
+        restore_seen(tenant=BOTH, restore=restore(merging("uploads:a")), jobs=(done,)), NOW
+    )
+    assert ended.status
+    assert ended.status["previousFiles"] == ["uploads"]
+    assert "those of its files that were selected" in condition(ended.status, "Succeeded")["message"]
+
+
+@pytest.mark.parametrize("patterns", [("exports:a",), ("uploads:a", "exports:a")])
+def test_a_selection_and_its_target_name_the_same_volumes(patterns: tuple[str, ...]) -> None:
+    """A pattern without its volume would mean nothing, a volume without a pattern get nothing."""
+    for spec in (merging(*patterns), filling() | {"select": {"files": list(patterns)}}):
+        assert (
+            reason_of(restores.decide(restore_seen(tenant=BOTH, restore=restore(spec)), NOW), "Failed")
+            == Reason.INVALID_SPEC
+        )
+
+
+def test_only_a_privileged_volume_has_more_rights_than_its_user() -> None:
+    """Said by the Tenant, for backups and restores alike."""
+    found = tenant(more={"files": [UPLOADS | {"privileged": True}]})
+    run = run_of(backups.decide(backup_seen(tenant=found), NOW))
+    again = run_of(restores.decide(restore_seen(tenant=found, restore=restore(filling())), NOW))
+    for one in (run, again):
+        assert isinstance(one.job, contract.Backup | contract.Restore)
+        assert [volume.privileged for volume in one.job.files] == [True]
 
 
 def test_a_replace_of_another_database_does_not_start() -> None:

@@ -92,6 +92,7 @@ class Table:
     keyed: bool = False  # by `key` alone
     plain: bool = True  # neither partitioned nor inherited
     logged: bool = True
+    primary: bool = False
     rows: int = 0
 
 
@@ -100,7 +101,7 @@ class Schema:
 
     def __init__(self, seed: int, version: int) -> None:
         """Prepare; `version` is the server's major version."""
-        self._double = self._fired = self._sequence = ""
+        self._double = self._fired = self._sequence = self._typed = ""
         self._chance, self._version = random.Random(seed), version
         self.name = f"s{seed} {self._chance.choice(_NAMES)}"[:40]
         self._count = 0
@@ -113,9 +114,9 @@ class Schema:
         yield f"SET search_path = {quoted(self.name)}, public"
         for make in (self._types, self._functions, self._sequences):
             yield from make()
-        makers: Sequence[Callable[[], Iterator[str]]] = (self._table, self._partitioned, self._heirs)
+        makers: list[Callable[[], Iterator[str]]] = [self._table, self._partitioned, self._heirs, self._odd]
         for _ in range(self._chance.randint(3, 6)):
-            yield from self._chance.choices(makers, (5, 2, 1))[0]()
+            yield from self._chance.choices(makers, (5, 2, 1, 1))[0]()
         for table in list(self._tables):
             yield from self._around(table)
         for make in (self._references, self._views, self._rights, self._others):
@@ -153,10 +154,21 @@ class Schema:
         yield f"ALTER DOMAIN {narrow} ADD CONSTRAINT {quoted(self._new())} CHECK (VALUE < 900) NOT VALID"
         yield f"CREATE TYPE {span} AS RANGE (subtype = float8, subtype_diff = float8mi, multirange_type_name = {self._q(self._new())})"
         yield from self._comment(f"DOMAIN {domain}")
+        deeper, labelled = self._q(self._new()), self._q(self._new())
+        yield f"CREATE DOMAIN {deeper} AS {domain}[] CHECK (cardinality(VALUE) < 9)"
+        yield f"ALTER TYPE {enum} ADD VALUE {text(self._new())} BEFORE {text(labels[0])}"
+        yield f"ALTER TYPE {pair} ADD ATTRIBUTE d {domain}"
+        yield f"COMMENT ON COLUMN {pair}.d IS 'late'"
+        yield f"CREATE TYPE {labelled} AS (id int, {quoted(self._new())} {enum})"
+        yield f"CREATE CAST ({labelled} AS text) WITH INOUT AS ASSIGNMENT"
+        self._typed = labelled
         self._kinds += [
             Kind(enum, f"(ARRAY[{', '.join(map(text, labels))}])[1 + i % {len(labels)}]::{enum}"),
-            Kind(pair, f"ROW(i, 'x,\"(', NULL)::{pair}"),
-            Kind(f"{pair}[]", f"ARRAY[ROW(i, E'\\\\', ARRAY[{text(labels[0])}]::{enum}[])::{pair}, NULL]"),
+            Kind(pair, f"ROW(i, 'x,\"(', NULL, 'd')::{pair}"),
+            Kind(
+                f"{pair}[]", f"ARRAY[ROW(i, E'\\\\', ARRAY[{text(labels[0])}]::{enum}[], NULL)::{pair}, NULL]"
+            ),
+            Kind(deeper, "ARRAY['d', NULL, 'e']"),
             Kind(domain, "'d' || i", key=True),
             Kind(narrow, "i"),
             Kind(span, f"{span}(i, i + 0.1)"),
@@ -232,6 +244,7 @@ class Schema:
             late = self._chance.choice(("", "", "DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"))
             table.keyed = not late
             which = self._chance.choice(("PRIMARY KEY", "UNIQUE NULLS NOT DISTINCT"))
+            table.primary = which == "PRIMARY KEY" and not late
             columns.append(
                 f"CONSTRAINT {quoted(self._new())} {which} ({quoted(keys[0])}) WITH (fillfactor = 80) {late}"
             )
@@ -319,6 +332,31 @@ class Schema:
         yield from self._fill(child, self._chance.randint(0, 9))
         self._tables += [table, child]
 
+    def _odd(self) -> Iterator[str]:
+        """Tables of a type, with keys that exclude, with two parents, with values out of line."""
+        typed, booked, both, wide = (Table(self._new(), plain=False) for _ in range(4))
+        yield f"CREATE TABLE {self._q(typed.name)} OF {self._typed} (id WITH OPTIONS DEFAULT 7 PRIMARY KEY)"
+        yield f"INSERT INTO {self._q(typed.name)} (id) SELECT i FROM generate_series(1, 5) i"
+        key = f"CONSTRAINT {quoted(self._new())} EXCLUDE USING gist (during WITH &&) WHERE (room > 0) DEFERRABLE"
+        yield f"CREATE TABLE {self._q(booked.name)} (room int, span int4range, during int4range, {key})"
+        span = Kind("int4range", "int4range(i, i + 1)")
+        booked.columns = {"room": Kind("int", "i"), "span": span, "during": span}
+        yield from self._fill(booked, 20)
+        if self._version >= 18:
+            changed = f"ALTER TABLE {self._q(booked.name)} ADD"
+            yield f"{changed} CONSTRAINT {quoted(self._new())} CHECK (room < 0) NOT ENFORCED"
+            yield f"{changed} CONSTRAINT {quoted(self._new())} NOT NULL room NOT VALID"
+            yield f"{changed} UNIQUE (span, during WITHOUT OVERLAPS)"
+        merged = "(room int CHECK (room < 99), extra text)"
+        yield f"CREATE TABLE {self._q(both.name)} {merged} INHERITS ({self._q(booked.name)})"
+        both.columns = {**booked.columns, "extra": Kind("text", "repeat('e', i)")}
+        yield from self._fill(both, 9)
+        yield f"CREATE TABLE {self._q(wide.name)} (a text, b bytea, c text)"
+        yield f"ALTER TABLE {self._q(wide.name)} ALTER COLUMN c SET STORAGE EXTERNAL"
+        values = "string_agg(md5((i * k)::text), ''), sha512(i::text::bytea), repeat('c', 9000)"
+        yield f"INSERT INTO {self._q(wide.name)} SELECT {values} FROM generate_series(1, 9) i, generate_series(1, 300) k GROUP BY i"
+        self._tables += [booked, both, wide]
+
     # around tables
 
     def _around(self, table: Table) -> Iterator[str]:
@@ -382,6 +420,12 @@ class Schema:
             yield f"CREATE INDEX {index} ON {self._q(table.name)} {made}"
             yield from self._comment(f"INDEX {self._q(self._undo(index))}")
         named = [column for column, kind in table.columns.items() if kind.key]
+        numbers = [column for column, kind in table.columns.items() if kind.sql in {"int", "bigint"}]
+        for column in map(quoted, numbers[:1]):
+            sums = f"({column} + 1), ({column} % 7)"
+            yield from self._maybe_statements(
+                0.3, f"CREATE STATISTICS {self._q(self._new())} ON {sums} FROM {self._q(table.name)}"
+            )
         if len(named) > 1 and self._chance.random() < 0.4:
             kinds = self._maybe(0.5, "(ndistinct, mcv)")
             yield f"CREATE STATISTICS {self._q(self._new())} {kinds} ON {', '.join(map(quoted, named[:3]))} FROM {self._q(table.name)}"
@@ -434,12 +478,31 @@ class Schema:
                 0.5, f"CREATE UNIQUE INDEX {quoted(self._new())} ON {filled} (n)"
             )
             above.append(view)
+            yield from self._odd_views(table)
             if table.plain:
                 yield f"CREATE RULE {quoted(self._new())} AS ON INSERT TO {view} DO INSTEAD SELECT 1"
 
     def _maybe_statements(self, share: float, *statements: str) -> Iterator[str]:
         if self._chance.random() < share:
             yield from statements
+
+    def _odd_views(self, table: Table) -> Iterator[str]:
+        """Views that stand on a key, which comes after the rows; that check, fire, and select from all over."""
+        name = self._q(table.name)
+        if table.primary:
+            grouped, key = self._q(self._new()), quoted(table.key[0])
+            yield f"CREATE VIEW {grouped} AS SELECT t.*, count(*) AS counted FROM {name} t GROUP BY {key}"
+            yield f"CREATE MATERIALIZED VIEW {self._q(self._new())} AS SELECT counted FROM {grouped}"
+            yield f"COMMENT ON COLUMN {grouped}.counted IS 'stands on a key'"
+        for column in map(quoted, list(table.columns)[:1]):
+            checked, trigger = self._q(self._new()), quoted(self._new())
+            yield f"CREATE VIEW {checked} ({quoted(self._new())}) AS SELECT {column} FROM {name} WHERE {column} IS NOT NULL WITH LOCAL CHECK OPTION"
+            yield f"CREATE TRIGGER {trigger} INSTEAD OF DELETE ON {checked} FOR EACH ROW EXECUTE FUNCTION {self._fired}()"
+            yield f"COMMENT ON TRIGGER {trigger} ON {checked} IS {text(trigger)}"
+            counted = "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r WHERE n < 3)"
+            found = f"LEFT JOIN LATERAL (SELECT {column} FROM {name} OFFSET r.n LIMIT 1) x ON true"
+            window = "WINDOW w AS (PARTITION BY n % 2 ORDER BY n ROWS 2 PRECEDING)"
+            yield f"CREATE VIEW {self._q(self._new())} AS {counted} SELECT n, lag(x.{column}) OVER w AS l FROM r {found} {window}"
 
     def _rights(self) -> Iterator[str]:
         yield from self._maybe_statements(
@@ -476,6 +539,8 @@ class Schema:
         yield f"CREATE TEXT SEARCH CONFIGURATION {configuration} (COPY = simple)"
         yield f"ALTER TEXT SEARCH CONFIGURATION {configuration} ALTER MAPPING FOR word WITH {dictionary}, simple"
         yield f"CREATE COLLATION {self._q(self._new())} (LOCALE = 'C')"
+        yield f"CREATE CONVERSION {self._q(self._new())} FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8"
+        yield from self._comment(f"TEXT SEARCH CONFIGURATION {configuration}")
         plain = [table for table in self._tables if table.plain and table.logged]
         if plain:
             yield f"CREATE PUBLICATION {quoted(self.name)} FOR TABLE {self._q(plain[0].name)} WITH (publish = 'insert, truncate')"

@@ -39,6 +39,7 @@ class MariaDB:
 
     engine: ClassVar[Literal["MariaDB", "MySQL"]] = "MariaDB"
     programs: ClassVar[tuple[str, str]] = ("mariadb", "mariadb-dump")
+    dump_options: ClassVar[tuple[str, ...]] = ("--dump-history",)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="tb-maria-")))
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -173,6 +174,7 @@ class MariaDB:
             "--hex-blob",
             "--routines",
             "--events",
+            *self.dump_options,
         ]
         command = [*self.inside, self.programs[1], *self.client("root"), *how, *flags, database]
         done = subprocess.run(command, env=_environment("root"), capture_output=True, check=True)
@@ -181,7 +183,8 @@ class MariaDB:
     def checksums(self, database: str) -> dict[str, str]:
         """Rows and the server's own checksum of each table, which sees every bit of a value."""
         query = f"SELECT table_name FROM information_schema.TABLES WHERE table_schema = '{database}'"
-        tables = [str(row[0]) for row in self.sql(f"{query} AND table_type = 'BASE TABLE' ORDER BY 1")]
+        kinds = "table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+        tables = [str(row[0]) for row in self.sql(f"{query} AND {kinds} ORDER BY 1")]
         return {name: self.checksum("`" + name.replace("`", "``") + "`", database) for name in tables}
 
     def checksum(self, table: str, database: str) -> str:

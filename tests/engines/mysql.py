@@ -22,6 +22,7 @@ class MySQL(MariaDB):
 
     engine = "MySQL"
     programs = ("mysql", "mysqldump")
+    dump_options = ()
     image: Path = field(default_factory=functools.partial(root, "test-mysql:9"))
 
     def prepare(self) -> None:

@@ -82,6 +82,7 @@ def test_a_state_that_says_no_more_than_its_line_leaves_the_reason_to_the_caller
             'pg_restore: error: could not execute query: ERROR:  database "x" does not exist',
             Reason.LOAD_FAILED,
         ),
+        ("server requires OAuth authentication", Reason.AUTHENTICATION_FAILED),
         ("ERROR:  canceling statement due to conflict with recovery", Reason.LOAD_FAILED),
         ("FATAL:  the database system is not accepting connections", Reason.DATABASE_UNREACHABLE),
     ],

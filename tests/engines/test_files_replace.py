@@ -17,7 +17,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.files import ground
 from tenant_backup.engines.handles import handle
 from tests.dying import is_killed_before
-from tests.engines.owners import as_nobody
+from tests.engines.owners import as_nobody, as_privileged
 from tests.engines.trees import described, grow, mounted, put, read, switch, volume
 
 WITH_DATABASE = Database("PostgreSQL", "pg", 5432, "app")
@@ -150,7 +150,7 @@ def test_a_replace_that_is_killed_anywhere_is_ended_by_the_next(
         doing()
         assert described(top) == new
         assert described(top / ".tenant-backup" / f"{handle('uid')}.old") == old
-        assert ours(top) == [f"{handle('uid')}.done", f"{handle('uid')}.old"]
+        assert ours(top) == left_by("uid")
     assert step > 40
 
 
@@ -182,6 +182,11 @@ def test_beside_a_database_files_follow_it_whoever_is_killed_when(
 def ours(top: Path) -> list[str]:
     """What is left of us on a volume."""
     return sorted(path.name for path in (top / ".tenant-backup").iterdir())
+
+
+def left_by(uid: str) -> list[str]:
+    """What is left of a restore as long as it can be undone."""
+    return [f"{handle(uid)}.{word}" for word in ("done", "facts", "old")]
 
 
 def _fails(doing: Callable[[], object]) -> None:
@@ -252,7 +257,7 @@ def test_another_restore_takes_back_what_one_began_and_leaves_what_one_keeps(
         switch(target, "second", "Undo")
         assert described(top) in (old, new)
         left = {name for name in ours(top) if name.startswith(handle("first"))}
-        assert left in (set(), {f"{handle('first')}.done", f"{handle('first')}.old"})
+        assert left in (set(), set(left_by("first")))
         assert (described(top) == new) == bool(left)
 
 
@@ -304,6 +309,43 @@ def test_without_rights_directories_that_nobody_may_write_are_replaced_and_come_
     with pytest.raises(Failure, match="cannot write to shut") as caught:
         as_nobody(lambda: put(target, "again", tape, document) and None)
     assert (caught.value.reason, described(top)) == (Reason.PERMISSION_DENIED, old)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of several users are made as root")
+def test_with_privileged_owners_come_back_and_files_of_others_are_replaced(site: Path) -> None:
+    """With the rights of its container and no others: also set-user bits, and directories nobody else may enter."""
+
+    def write(top: Path) -> None:
+        grow(top, 3)
+        for name, owner, mode in (("theirs", 1000, 0o700), ("program", 2000, 0o6755)):
+            (top / name).mkdir() if mode == 0o700 else (top / name).write_bytes(b"x")
+            os.chown(top / name, owner, owner + 1)
+            (top / name).chmod(mode)
+        (top / "theirs" / "x").write_bytes(b"x")
+        os.chown(top, 1000, 1000)
+
+    source, top = new_volume(site, "source", write), new_volume(site, "live", write)
+    (top / "theirs" / "x").write_bytes(b"since")
+    tape, document = as_privileged_read(site)
+    old = described(top)
+    assert as_privileged(lambda: put(volume("live"), "uid", tape, document))["skipped"] == []
+    assert described(top) == described(source)
+    as_privileged(lambda: switch(volume("live"), "uid", "Undo"))
+    assert described(top) == old
+    as_privileged(lambda: switch(volume("live"), "uid", "DropPrevious"))
+    assert ours(top) == []
+
+
+def as_privileged_read(site: Path) -> tuple[bytes, dict[str, Any]]:
+    """Read the source as its privileged container does."""
+
+    def reading() -> dict[str, Any]:
+        tape, document = read(volume("source"))
+        (site / "tape").write_bytes(tape)
+        return document
+
+    document = as_privileged(reading)
+    return (site / "tape").read_bytes(), document
 
 
 def test_what_is_kept_is_dropped_however_deep_it_is(

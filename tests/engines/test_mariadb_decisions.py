@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
+from collections.abc import Sequence
 
 import pytest
 from MySQLdb import Error
 
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.mysql import definitions, failures, grants, inserts, names, rows, script, versions
+from tenant_backup.engines.mysql import (
+    definitions,
+    failures,
+    grants,
+    inserts,
+    inventory,
+    names,
+    ranges,
+    rows,
+    script,
+    versions,
+)
 from tenant_backup.engines.mysql.definitions import Definition
 from tenant_backup.engines.mysql.dialects import MARIADB, MYSQL, Dialect
 from tenant_backup.engines.mysql.grants import Need
-from tenant_backup.engines.mysql.inventory import KeyPart, Table
+from tenant_backup.engines.mysql.inventory import Column, KeyPart, Size, Table
 from tenant_backup.engines.mysql.journal import Journal
 from tenant_backup.engines.mysql.moving import Holdings
+from tenant_backup.engines.selection import Choice
 
 
 @pytest.mark.parametrize(
@@ -370,23 +385,127 @@ def test_definitions_survive_the_archive() -> None:
     assert (definitions.from_blob(blob), blob.count(b"\n"), blob.isascii()) == (found, 1, True)
 
 
+def described(key: tuple[KeyPart, ...], engine: str = "InnoDB", kind: str = "int") -> Table:
+    """A table with the columns a and b."""
+    details = tuple(Column(name, kind, 8, nullable=True, touched=False) for name in ("a", "b"))
+    return Table(0, "d", "t", "BASE TABLE", engine, details, (), key)
+
+
+A = KeyPart("a", descending=False, whole=True)
+
+
 @pytest.mark.parametrize(
-    ("key", "engine", "order"),
+    ("table", "query"),
     [
-        ((KeyPart("a", False, True),), "InnoDB", " FORCE INDEX (PRIMARY) ORDER BY `a`"),
+        (described((A,)), "SELECT `a` FROM `d`.`t` FORCE INDEX (PRIMARY) WHERE x ORDER BY `a`"),
         (
-            (KeyPart("a", True, True), KeyPart("b", False, True)),
-            "InnoDB",
-            " FORCE INDEX (PRIMARY) ORDER BY `a` DESC, `b`",
+            described(
+                (KeyPart("a", descending=True, whole=True), KeyPart("b", descending=False, whole=True))
+            ),
+            "SELECT `a` FROM `d`.`t` FORCE INDEX (PRIMARY) WHERE x ORDER BY `a` DESC, `b`",
         ),
-        ((KeyPart("a", False, False),), "InnoDB", ""),
-        ((KeyPart("a", False, True),), "MyISAM", ""),
-        ((), "InnoDB", ""),
+        (described((KeyPart("a", descending=False, whole=False),)), "SELECT `a` FROM `d`.`t` WHERE x"),
+        (described((A,), "MyISAM"), "SELECT `a` FROM `d`.`t` WHERE x"),
+        (described(()), "SELECT `a` FROM `d`.`t` WHERE x"),
     ],
 )
-def test_rows_are_read_as_they_lie(key: tuple[KeyPart, ...], engine: str, order: str) -> None:
+def test_rows_are_read_as_they_lie(table: Table, query: str) -> None:
     """The same from run to run, and never sorted."""
-    assert Table(0, "d", "t", "BASE TABLE", engine, (), (), key).order == order
+    assert query == inventory.select(Choice(table, with_rows=True, excluded=("b",)), " WHERE x")
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("`a` int,\n  PRIMARY KEY (`a`)", [A]),
+        ("`a` int,\n  PRIMARY KEY (`b` DESC,`a`)", [KeyPart("b", descending=True, whole=True), A]),
+        (
+            "`a` text,\n  PRIMARY KEY (`a`(5)),\n  KEY `b` (`b`)",
+            [KeyPart("a", descending=False, whole=False)],
+        ),
+        ("`a` int,\n  UNIQUE KEY `b` (`b`)", []),
+        ("`PRIMARY KEY (``x``)` int COMMENT 'PRIMARY KEY (`y`)',\n  PRIMARY KEY (`a`)", [A]),
+        (
+            "`a` int DEFAULT 'it''s \\\\',\n  PRIMARY KEY (`a``,(`)",
+            [KeyPart("a`,(", descending=False, whole=True)],
+        ),
+        ("`a` int,\n  PRIMARY KEY (`a`,`p` WITHOUT OVERLAPS)", None),
+    ],
+)
+def test_a_primary_key_is_read_from_what_creates_the_table(lines: str, key: list[KeyPart] | None) -> None:
+    """Whatever names and comments say; what an application's period stands for only the server knows."""
+    assert definitions.primary_key(Definition("TABLE", "t", f"CREATE TABLE `t` (\n  {lines}\n)")) == key
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (described((A, KeyPart("b", descending=False, whole=True))), "a"),
+        (described((A,), kind="bigint"), "a"),
+        (described((A,), kind="varchar"), ""),
+        (described((A,), "MyISAM"), ""),
+        (described(()), ""),
+    ],
+)
+def test_only_whole_numbers_at_the_head_of_a_key_cut_a_table(table: Table, key: str) -> None:
+    """All others are read by one session."""
+    assert table.number_key == key
+
+
+KEYS = {
+    "dense": range(1, 10_001),
+    "one": [7],
+    "with gaps": [n * n for n in range(2000)],
+    "negative": range(-5000, 0),
+    "across zero": range(-3000, 4000),
+    "two clouds": [*range(1000), *range(2**62, 2**62 + 1000)],
+    "the largest": [0, 2**64 - 1],
+    "the smallest": [-(2**63), 2**63 - 1],
+    "one far away": [*range(5000), 2**63 - 1],
+}
+
+
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
+def test_ranges_have_about_the_same_number_of_rows(keys: Sequence[int]) -> None:
+    """However the keys are spread: no range has more than it should, and no two neighbours could be one."""
+    asked: list[int] = []
+
+    def count(first: int, last: int) -> int:
+        asked.append(first)
+        return bisect.bisect_left(keys, last) - bisect.bisect_left(keys, first)
+
+    inner = ranges.boundaries(keys[0], keys[-1], 300, count)
+    assert inner == sorted(set(inner))
+    cuts = [0, *(bisect.bisect_left(keys, first) for first in inner), len(keys)]
+    pieces = [last - first for first, last in itertools.pairwise(cuts)]
+    assert max(pieces) <= 300
+    assert all(a + b > 300 for a, b in itertools.pairwise(pieces))
+    assert len(asked) <= 4 * 64 + 8 * len(keys) / 300
+
+
+def test_ranges_stay_where_they_were_when_a_table_grows() -> None:
+    """So an unchanged piece is the same piece in the next backup."""
+
+    def cut(rows: int) -> list[int]:
+        return ranges.boundaries(
+            1, rows, 1000, lambda first, last: max(0, min(last, rows + 1) - max(first, 1))
+        )
+
+    assert set(cut(20_000)) <= {*cut(30_000)}
+    assert len(cut(20_000)) >= 19
+
+
+def test_a_range_says_which_rows_it_has() -> None:
+    """The outer ones are open: rows that were not there when it was cut are in one of them."""
+    table = described((A,))
+    size = Size(100, 100 * ranges.RANGE_BYTES)
+    parts = ranges.cut(table, size, (0, 3), lambda first, last: max(0, min(last, 3) - first))
+    assert [(part.segment[-2:], part.where) for part in parts] == [
+        ("/0", " WHERE `a` < 1"),
+        ("/1", " WHERE `a` >= 1 AND `a` < 2"),
+        ("/2", " WHERE `a` >= 2"),
+    ]
+    assert [part.where for part in ranges.whole(table, size)] == [""]
 
 
 def test_a_server_is_understood_by_its_numbers() -> None:

@@ -87,6 +87,34 @@ CREATE SEQUENCE `untouched`;
 CREATE TABLE `numbered` (id bigint DEFAULT (NEXT VALUE FOR `counter`) PRIMARY KEY, a int);
 INSERT INTO `numbered` (a) VALUES (1), (2);
 
+-- Tables that remember: with columns nobody named, with named and with hidden ones, a part that forgets, no key, partitions.
+CREATE TABLE `past` (id int PRIMARY KEY, a varchar(20), b bigint WITHOUT SYSTEM VERSIONING, KEY (a)) WITH SYSTEM VERSIONING;
+CREATE TABLE `since` (
+  id int, a text, `from ``here` timestamp(6) GENERATED ALWAYS AS ROW START, till timestamp(6) GENERATED ALWAYS AS ROW END INVISIBLE,
+  c int AS (id * 2) STORED, PRIMARY KEY (id DESC), PERIOD FOR SYSTEM_TIME (`from ``here`, till)
+) WITH SYSTEM VERSIONING;
+CREATE TABLE `keyless past` (a int) WITH SYSTEM VERSIONING;
+CREATE TABLE `slices` (id int PRIMARY KEY) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME INTERVAL 1 MONTH STARTS '2001-01-01 00:00:00'
+  (PARTITION p0 HISTORY, PARTITION p1 HISTORY, PARTITION pn CURRENT);
+CREATE TABLE `booked` (id int, f date, t date, PERIOD FOR p (f, t), PRIMARY KEY (id, p WITHOUT OVERLAPS)) WITH SYSTEM VERSIONING;
+SET timestamp = unix_timestamp('2001-01-15 00:00:00.000001');
+INSERT INTO `past` SELECT seq, concat('first ', seq), seq FROM seq_1_to_50;
+INSERT INTO `since` (id, a) SELECT seq, 'tab	and \\ newline\n' FROM seq_1_to_50;
+INSERT INTO `keyless past` SELECT seq MOD 3 FROM seq_1_to_9;
+INSERT INTO `slices` SELECT seq FROM seq_1_to_9;
+INSERT INTO `booked` VALUES (1, '2001-01-01', '2001-12-31');
+SET timestamp = unix_timestamp('2001-02-15 00:00:00');
+UPDATE `past` SET a = NULL WHERE id > 10;
+DELETE FROM `past` WHERE id > 40;
+UPDATE `since` SET a = concat(a, '2');
+UPDATE `keyless past` SET a = a + 1;
+DELETE FROM `slices` WHERE id > 3;
+DELETE FROM `booked` FOR PORTION OF p FROM '2001-03-01' TO '2001-04-01';
+SET timestamp = unix_timestamp('2001-02-16 00:00:00');
+UPDATE `past` SET a = 'again' WHERE id < 5;
+UPDATE `past` SET b = 7;
+SET timestamp = DEFAULT;
+
 -- Code: views that need each other in the wrong order, routines, triggers in an order, events.
 CREATE VIEW `z_base` AS SELECT id, egg FROM `chicken`;
 CREATE VIEW `a_top` AS SELECT id FROM `z_base` WHERE egg > 0 WITH CHECK OPTION;

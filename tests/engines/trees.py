@@ -254,8 +254,9 @@ def put(
     together: Together = ALONE,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Replace the files of a volume by those in a tar. Raises Failure."""
-    return placing.place(filling(target, uid, "Replace", **changes), target, document, Kept(tape), together)
+    """Replace the files of a volume by those in a tar, or what `strategy` says. Raises Failure."""
+    job = filling(target, uid, **({"strategy": "Replace"} | changes))
+    return placing.place(job, target, document, Kept(tape), together)
 
 
 def switch(target: Volume, uid: str, action: Literal["Undo", "DropPrevious"]) -> None:

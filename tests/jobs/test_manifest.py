@@ -187,9 +187,11 @@ FILES = [
 ]
 
 
-def files_pod(purpose: str, *, database: bool = True, volume: bool = False) -> dict[str, Any]:
+def files_pod(
+    purpose: str, *, database: bool = True, volume: bool = False, files: Any = None
+) -> dict[str, Any]:
     """The pod of a backup or restore of a tenant with files."""
-    more = {"files": FILES} | ({} if database else {"database": None})
+    more = {"files": files or FILES} | ({} if database else {"database": None})
     acme, where = objects.tenant(more=more), objects.store(volume=volume)
     target = {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}, {"name": "exports"}]}
     target |= {"database": "copy"} if database else {}
@@ -278,6 +280,28 @@ def test_each_volume_has_a_container_that_may_do_nothing_else(
     assert ("fsGroup" in pod["securityContext"]) == (volume and read_only)
     groups = {1002, 2002} | ({65532} if volume and purpose == "restore" else set())
     assert set(pod["securityContext"]["supplementalGroups"]) == groups
+
+
+def test_only_a_privileged_volume_has_containers_of_root_with_a_few_rights() -> None:
+    """Who only reads gets those of reading; its neighbours get none."""
+    asked = [FILES[0] | {"privileged": True}, FILES[1]]
+    for purpose, stage, added in [
+        ("backup", "gather", ["DAC_OVERRIDE"]),
+        ("restore", "place", ["DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID"]),
+        ("swap", "switch", ["DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID"]),
+    ]:
+        found = containers(files_pod(purpose, files=asked))
+        context = found.pop(f"{stage}-uploads")["securityContext"]
+        assert context == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": added},
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "runAsNonRoot": False,
+        }
+        assert all(one["securityContext"]["capabilities"] == {"drop": ["ALL"]} for one in found.values())
+        assert not any("runAsNonRoot" in one["securityContext"] for one in found.values())
 
 
 def test_a_backup_goes_where_its_volume_is_in_use() -> None:

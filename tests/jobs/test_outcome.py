@@ -226,6 +226,21 @@ def test_a_job_whose_pods_are_refused_says_why() -> None:
     assert "exceeded quota" in found.message
 
 
+def test_a_namespace_that_refuses_a_privileged_volume_is_told_how_to_allow_it() -> None:
+    """The first words say what to do; the server's follow."""
+    line = (
+        'pods "b1-restore-0" is forbidden: violates PodSecurity "restricted:latest": unrestricted capabilities'
+        ' (container "place-uploads" must not include "CHOWN" in securityContext.capabilities.add),'
+        ' runAsNonRoot != true (container "place-uploads" must not set securityContext.runAsNonRoot=false)'
+    )
+    event = {"reason": "FailedCreate", "message": line, "metadata": {"namespace": "acme"}}
+    found = look(warnings=[event]).trouble
+    assert found
+    assert "privileged: true in spec.files of the Tenant needs a namespace that allows it" in found.message
+    assert "kubectl label --overwrite ns acme pod-security.kubernetes.io/enforce=baseline" in found.message
+    assert found.message.endswith(line)
+
+
 def test_a_pod_that_is_being_deleted_for_long_has_lost_its_node() -> None:
     """The node's kubelet is the one who would end it."""
     dying = pod("Running", {"name": "dump", "state": {"running": {}}})

@@ -38,6 +38,7 @@ def found(backup_id: str) -> dict[str, Any]:
         "tables": 3,
         "rows": 12,
         "modules": [],
+        "dataAt": {"database": "2024-01-10T02:00:03Z"},
         "contents": "All",
     }
 

@@ -128,6 +128,8 @@ def test_database_and_files_are_one_backup_and_come_back_together(site: Site) ->
     backup = facts(site.chain.run(site.backup(files=[volume("uploads")])), "upload")
     manifest = json.loads(site.manifests()[0].read_bytes())
     assert manifest["times"]["started"] <= manifest["files"]["readFrom"] <= manifest["times"]["completed"]
+    read = {"filesFrom": manifest["files"]["readFrom"], "filesTo": manifest["files"]["readTo"]}
+    assert backup["dataAt"] == {"database": manifest["times"]["snapshot"], **read}
     assert (backup["consistency"], backup["rows"] > 0, backup["files"]["count"] > 0) == (
         "Snapshot",
         True,

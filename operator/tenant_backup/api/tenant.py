@@ -109,6 +109,11 @@ class Files(Struct):
     """
     security_context: FilesSecurityContext
     """Who can read the files."""
+    privileged: bool = False
+    """True: the containers of this volume run as root instead, with the rights to read all files and to give
+    them back to the users and groups they belonged to. The namespace has to allow that: Pod Security level
+    baseline.
+    """
 
 
 class Module(Struct):

@@ -143,6 +143,17 @@ class QueuePlace(Struct):
     """When that was so."""
 
 
+class DataAt(Struct):
+    """Of when the data is: database and files of one backup are one recovery point."""
+
+    database: datetime | None = None
+    """The moment of the database: all of it is as it was then, if consistency is Snapshot."""
+    files_from: datetime | None = None
+    """When the first file was read."""
+    files_to: datetime | None = None
+    """When the last file had been read."""
+
+
 class TenantBackupStatus(RunStatus):
     """How the backup went."""
 
@@ -172,6 +183,8 @@ class TenantBackupStatus(RunStatus):
     """What is in it."""
     consistency: Literal["Snapshot", "PerTable", "PerFile"] | None = None
     """Snapshot: all tables as of one moment. PerFile: there are only files."""
+    data_at: DataAt | None = None
+    """Of when the data is."""
 
 
 class TenantBackup(Resource):

@@ -18,12 +18,13 @@ from .values import (
     Name,
     Reference,
     RunStatus,
+    SelectedFiles,
     TenantReference,
     VolumeName,
 )
 
 _FIXED = ("source", "target", "strategy", "keepPrevious", "deadline")  # required, or with a default
-_FIXED_OPTIONAL = ("identitySecretRef",)
+_FIXED_OPTIONAL = ("select", "identitySecretRef")
 
 SkippedObject = Annotated[str, Field(max_length=512)]
 
@@ -55,7 +56,18 @@ class Target(Struct):
     """
     files: tuple[TargetFiles, ...] = Field(default=(), max_length=16, json_schema_extra=keyed_by("name"))
     """The volumes to fill, which must be empty, or with strategy Replace those whose files are replaced, all
-    of them; without, files stay as they are. They come back as the user and group of securityContext.
+    of them, or with Merge some; others stay as they are. Files come back as the user and group of
+    securityContext.
+    """
+
+
+class Select(Struct):
+    """A part of the backup."""
+
+    files: tuple[SelectedFiles, ...] = Field(min_length=1, max_length=64, json_schema_extra=UNIQUE)
+    """What is restored of the volumes in target.files, as volume:pattern, such as uploads:hr/**: at least one
+    pattern of each. * and ? stand for what is in one name, ** also for slashes; of a directory that is meant
+    all is. A pattern that means nothing in the backup is refused before anything is touched.
     """
 
 
@@ -78,7 +90,7 @@ class Confirmation(Struct):
 
 
 class Approval(Struct):
-    """What Replace waits for. Setting it needs the verb `approve` on the Tenant."""
+    """What Replace and Merge wait for. Setting it needs the verb `approve` on the Tenant."""
 
     confirm: Confirmation
     """Names what will be replaced."""
@@ -94,13 +106,24 @@ class TenantRestoreSpec(Struct):
             "strategy NewDatabase needs target.database, the database to create, or target.files",
         ),
         Rule(
-            "self.strategy == 'Replace' || !has(self.approval)",
-            "approval is for strategy Replace only; NewDatabase replaces nothing",
+            "self.strategy != 'Merge'"
+            " || (has(self.select) && has(self.target.files) && size(self.target.files) > 0"
+            " && !has(self.target.database))",
+            "strategy Merge needs target.files and select.files, and no target.database: it is for files"
+            " only",
+        ),
+        Rule(
+            "self.strategy != 'Replace' || !has(self.select)",
+            "select is for strategies NewDatabase and Merge; Replace replaces all",
+        ),
+        Rule(
+            "self.strategy != 'NewDatabase' || !has(self.approval)",
+            "approval is for strategies Replace and Merge; NewDatabase replaces nothing",
             field=".approval",
         ),
         Rule(
-            "self.strategy == 'Replace' || !self.undo",
-            "undo is for strategy Replace only; drop the new database instead",
+            "self.strategy != 'NewDatabase' || !self.undo",
+            "undo is for strategies Replace and Merge; drop the new database instead",
             field=".undo",
         ),
         Rule(
@@ -127,17 +150,20 @@ class TenantRestoreSpec(Struct):
     """What is restored."""
     target: Target
     """Where it is restored to."""
-    strategy: Literal["NewDatabase", "Replace"]
+    strategy: Literal["NewDatabase", "Replace", "Merge"]
     """NewDatabase: creates target.database and fills the empty volumes of target.files; what neither names is
     not restored. Replace: restores beside the live database and the files of target.files, checks, then swaps
-    all of it.
+    all of it. Merge: puts the files of select among those of target.files, in the place of those of the same
+    name.
     """
+    select: Select | None = None
+    """With strategies NewDatabase and Merge, the part of the files that is restored. Default: all."""
     approval: Approval | None = None
-    """With strategy Replace nothing is touched before this is set."""
+    """With strategies Replace and Merge nothing is touched before this is set."""
     identity_secret_ref: Reference | None = None
     """Secret with key `identity` (AGE-SECRET-KEY-1…), instead of the Tenant's."""
     keep_previous: KeepPrevious = "24h"
-    """With strategy Replace, how long the replaced database and files are kept."""
+    """How long the database and files that were replaced are kept."""
     undo: bool = False
     """Set to true to switch back while what was replaced is kept."""
     deadline: Deadline = "6h"
@@ -204,7 +230,7 @@ class TenantRestoreStatus(RunStatus):
     previous_database: DatabaseName | None = None
     """With strategy Replace, the name the replaced database has now."""
     previous_files: tuple[VolumeName, ...] = Field(default=(), max_length=16)
-    """With strategy Replace, the volumes that keep the replaced files, below .tenant-backup."""
+    """The volumes that keep files that were replaced, below .tenant-backup."""
     undo_until: datetime | None = None
     """Until when it is kept."""
 

@@ -31,6 +31,23 @@ VolumeGlob = Annotated[
     str, Field(min_length=3, max_length=300, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^/\x00]")
 ]
 Glob = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00]")]
+_DOTS = r"(:|/)\\.\\.?(/|$)"
+SelectedFiles = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=300,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^/\x00][^\x00]*$",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                Rule(
+                    f'!self.matches("{_DOTS}")',
+                    "paths are relative to the volume: no . or .. between slashes",
+                ).document()
+            ]
+        },
+    ),
+]
 TableName = Annotated[str, Field(min_length=3, max_length=127, pattern=r"^[^.]+\..+$")]
 DatabaseName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
 Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]

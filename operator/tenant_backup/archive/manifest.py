@@ -230,7 +230,15 @@ def facts(manifest: Manifest, sha256: str) -> dict[str, Any]:
         "rows": manifest.rows,
         "consistency": manifest.consistency,
         "startedAt": manifest.times.started,
+        "dataAt": data_at(manifest),
     } | ({"files": _counted(manifest.files)} if manifest.files.read_from else {})
+
+
+def data_at(manifest: Manifest) -> dict[str, str]:
+    """Return of when the data is: the database, and from when to when files were read."""
+    files = manifest.files
+    database = {"database": manifest.times.snapshot} if manifest.server.engine else {}
+    return database | ({"filesFrom": files.read_from, "filesTo": files.read_to} if files.read_from else {})
 
 
 def _counted(files: Files) -> dict[str, int]:

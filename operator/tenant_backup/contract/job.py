@@ -65,6 +65,8 @@ class Volume:
     exclude: list[str] = field(default_factory=list)  # patterns
     modules: list[Paths] = field(default_factory=list)  # those that have files on it
     only_modules: list[str] = field(default_factory=list)  # empty: all files, of modules or not
+    select: list[str] = field(default_factory=list)  # patterns of what is restored; empty: everything
+    privileged: bool = False  # root with a few rights, instead of user and group
 
     def container(self, stage: str) -> str:
         """Return the name of the container that runs a stage on it."""
@@ -135,7 +137,7 @@ class Restore:
 
     uid: str  # of the TenantRestore
     name: str
-    strategy: Literal["NewDatabase", "Replace"]
+    strategy: Literal["NewDatabase", "Replace", "Merge"]
     source: Tenant  # whose backup
     tenant: Tenant  # into whose server
     database: Database  # the target tenant's own database (live); NO_DATABASE: none is restored

@@ -1,4 +1,4 @@
-"""A Replace waits for a person's word that names what is replaced and does not hold for long."""
+"""A Replace or Merge waits for a person's word that names what is replaced and does not hold for long."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .verdicts import Stalled, Verdict
 
 LONGEST = timedelta(hours=24)
 SUGGESTED = timedelta(hours=1)
+_ADVICE = "stop who uses them, and have room for them beside what is there, which is kept for a while"
 
 
 def replacing_is_approved(seen: RestoreSeen, now: datetime) -> Verdict | None:
     """Nothing is touched before that."""
-    if seen.restore.spec.strategy != "Replace":
+    if seen.restore.spec.strategy == "NewDatabase":
         return None
     problem = _problem(seen, now)
     if problem is None:
@@ -52,15 +53,20 @@ def _problem(seen: RestoreSeen, now: datetime) -> str | None:
 def _what_happens(seen: RestoreSeen) -> str:
     assert seen.tenant
     replaced, live = _replaced(seen), described.database(seen.tenant).name
+    if seen.restore.spec.strategy == "Merge":
+        where = f"among the files of {_claims(seen)}, and in the place of those of the same name"
+        return f"Merge will put what select.files means {where}: {_ADVICE}"
     words = [f"swap database {live} for the restored one"] if "database" in replaced else []
     if "files" in replaced:
-        claims = ", ".join(f"{one.name} (claim {one.claim})" for one in volumes(seen))
-        words.append(f"replace all files of {claims}")
+        words.append(f"replace all files of {_claims(seen)}")
         left = f" and leave database {live} as it is" if live and "database" not in replaced else ""
-        advice = "stop who uses them, and have room for them beside what is there, which is kept for a while"
-        return f"Replace will {' and '.join(words)}{left}: {advice}"
+        return f"Replace will {' and '.join(words)}{left}: {_ADVICE}"
     left = " and leave its files as they are" if seen.tenant.spec.files else ""
     return f"Replace will {words[0]}{left}"
+
+
+def _claims(seen: RestoreSeen) -> str:
+    return ", ".join(f"{one.name} (claim {one.claim})" for one in volumes(seen))
 
 
 def _replaced(seen: RestoreSeen) -> dict[str, Any]:

@@ -361,7 +361,7 @@ def ending(status: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 def _result(seen: BackupSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     facts = dict(ended.facts)
-    taken = ("backupId", "location", "checksum", "encryption", "consistency", "bytes")
+    taken = ("backupId", "location", "checksum", "encryption", "consistency", "bytes", "dataAt")
     fields = {key: facts[key] for key in taken if facts.get(key) is not None}
     fields["contents"] = _counted(facts)
     if seen.backup.spec.modules:

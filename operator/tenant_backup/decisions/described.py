@@ -60,6 +60,7 @@ def volumes(tenant: Tenant, only_modules: Sequence[str] = ()) -> list[contract.V
             exclude=list(files.exclude),
             modules=modules,
             only_modules=here,
+            privileged=files.privileged,
         )
         found.append(volume)
     return found

@@ -79,6 +79,7 @@ def status_of(found: Status, store: str, generation: int, now: datetime) -> dict
             "rows": found["rows"],
             **{key: found[key] for key in _IF_THERE if found.get(key)},
         },
+        "dataAt": {key: rfc3339(at) for key, text in found["dataAt"].items() if (at := parse(text))},
         "startedAt": rfc3339(began),
         "completedAt": rfc3339(ended),
         "duration": duration((ended - began).total_seconds()),

@@ -20,7 +20,7 @@ from .names import job_name
 from .observed import Ended, JobSeen, RestoreSeen
 from .plan import Action, Announce, Audit, Plan, Run, Secrets, Subject
 from .previous import decide_previous
-from .restored import restores_database, volumes
+from .restored import restores_database, selected, volumes
 from .runs import Course, follow, newest, of_purpose, start
 from .verdicts import Done, Failed, Ref, Stalled, Verdict, Waiting
 
@@ -146,6 +146,18 @@ def the_tenant_has_what_is_restored(seen: RestoreSeen, _now: datetime) -> Verdic
     return Stalled(Reason.INVALID_SPEC, message, None, (_tenant_ref(seen),))
 
 
+def what_is_selected_is_of_the_target(seen: RestoreSeen, _now: datetime) -> Verdict | None:
+    """A volume without a pattern would get nothing, and a pattern without its volume mean nothing."""
+    if seen.restore.spec.select is None:
+        return None
+    targets = {files.name for files in seen.restore.spec.target.files}
+    wrong = sorted(targets ^ selected(seen).keys())
+    if not wrong:
+        return None
+    message = f"only one of select.files and target.files names {', '.join(wrong)}; name the same in both"
+    return Failed(Reason.INVALID_SPEC, message)
+
+
 def the_tenant_is_there(seen: RestoreSeen, _now: datetime) -> Verdict | None:
     """Whose server is it?"""
     return tenant_is_there(
@@ -234,6 +246,7 @@ _CHECKS: tuple[_Check, ...] = (
     everything_wished_for_is_in_it,
     the_tenant_is_there,
     the_tenant_has_what_is_restored,
+    what_is_selected_is_of_the_target,
     the_store_is_there,
     the_target_is_what_the_strategy_is_for,
     the_tenant_says_who_may_create_databases,
@@ -326,7 +339,8 @@ def _plan(seen: RestoreSeen, course: Course, job: JobSeen | None, now: datetime)
 def _good_news(seen: RestoreSeen) -> str:
     spec = seen.restore.spec
     filled = ", ".join(files.name for files in spec.target.files)
-    files = f"volume {filled} holds its files, which were counted" if filled else ""
+    holds = "those of its files that were selected" if spec.select else "its files"
+    files = f"volume {filled} holds {holds}, which were counted" if filled else ""
     target = spec.target.database or "the tenant's database"
     rows = f"{target} holds the backup; rows were counted against its manifest"
     return "; ".join(([rows] if restores_database(seen) else []) + ([files] if files else []))
@@ -383,7 +397,7 @@ def _result(seen: RestoreSeen, ended: Ended, now: datetime) -> dict[str, Any]:
     fields = {key: facts[key] for key in taken if facts.get(key)}
     if facts.get("placed"):
         fields |= _placed(facts["placed"], fields)
-        if seen.restore.spec.strategy == "Replace":
+        if seen.restore.spec.strategy != "NewDatabase":
             fields["previousFiles"] = sorted(facts["placed"])
     if fields.get("previousDatabase") or fields.get("previousFiles"):
         kept = timedelta(seconds=duration_seconds(seen.restore.spec.keep_previous))

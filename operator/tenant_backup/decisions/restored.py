@@ -24,8 +24,21 @@ def volumes(seen: RestoreSeen) -> list[contract.Volume]:
     assert seen.tenant
     known = {volume.name: volume for volume in described.volumes(seen.tenant)}
     return [
-        replace(known[files.name], claim=other.claim_name) if other else known[files.name]
+        replace(
+            known[files.name],
+            claim=other.claim_name if other else known[files.name].claim,
+            select=selected(seen).get(files.name, []),
+        )
         for files in seen.restore.spec.target.files
         if files.name in known
         for other in [files.persistent_volume_claim]
     ]
+
+
+def selected(seen: RestoreSeen) -> dict[str, list[str]]:
+    """Return the patterns of what is restored, by volume; nothing: everything is."""
+    found: dict[str, list[str]] = {}
+    for text in seen.restore.spec.select.files if seen.restore.spec.select else ():
+        name, _, pattern = text.partition(":")
+        found.setdefault(name, []).append(pattern)
+    return found

@@ -18,6 +18,9 @@ from .containers import FILL, Container, containers_of
 RUN_SIZE = "16Mi"
 SPOOL_SIZE = "4Gi"  # a limit, taken only as needed: at a terabyte, chunk lists are most of it
 SCRATCH_SIZE = "256Mi"
+# What Pod Security level baseline allows; whoever only reads has the volume mounted read-only.
+_READS = ("DAC_OVERRIDE",)
+_GIVES_BACK = ("CHOWN", "FOWNER", "FSETID")
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def _container(container: Container, run: Run, runner: Runner) -> dict[str, Any]
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
+            "capabilities": _capabilities(container),
             "readOnlyRootFilesystem": True,
             **_user(container),
         },
@@ -156,9 +159,18 @@ def _container(container: Container, run: Run, runner: Runner) -> dict[str, Any]
     }
 
 
-def _user(container: Container) -> dict[str, int]:
+def _user(container: Container) -> dict[str, Any]:
     volume = container.files
+    if volume and volume.privileged:
+        # Nobody else gets a capability: Kubernetes gives other users none of those that are added.
+        return {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}
     return {"runAsUser": volume.user, "runAsGroup": volume.group} if volume else {}
+
+
+def _capabilities(container: Container) -> dict[str, list[str]]:
+    if not (container.files and container.files.privileged):
+        return {"drop": ["ALL"]}
+    return {"drop": ["ALL"], "add": [*_READS, *(_GIVES_BACK if container.stage in FILL else ())]}
 
 
 def _environment(container: Container, run: Run) -> list[dict[str, str]]:

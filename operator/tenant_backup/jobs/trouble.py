@@ -33,8 +33,19 @@ def _no_pod(created: datetime, warnings: list[Object]) -> Trouble | None:
     event = next((event for event in warnings if event.get("reason") == "FailedCreate"), None)
     if event is None:
         return None
-    return Trouble(
-        Reason.UNSCHEDULABLE, f"no pod can be created: {_one_line(event.get('message', ''))}", created
+    line = _one_line(event.get("message", ""))
+    return Trouble(Reason.UNSCHEDULABLE, f"no pod can be created: {_advice(event, line)}{line}", created)
+
+
+def _advice(event: Object, line: str) -> str:
+    """Return what to do when the namespace refuses a volume's rights, which Jobs else never ask for."""
+    if "PodSecurity" not in line or "runAsNonRoot" not in line:
+        return ""
+    namespace = event.get("metadata", {}).get("namespace", "NAMESPACE")
+    allow = f"kubectl label --overwrite ns {namespace} pod-security.kubernetes.io/enforce=baseline"
+    return (
+        f"privileged: true in spec.files of the Tenant needs a namespace that allows it ({allow}), or remove"
+        " it: "
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tenant_backup.archive import names
-from tenant_backup.archive.manifest import UNREADABLE, Manifest, parse
+from tenant_backup.archive.manifest import UNREADABLE, Manifest, data_at, parse
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract import paths
 from tenant_backup.contract.reasons import Failure, Reason
@@ -90,6 +90,7 @@ def _facts(manifest: Manifest, data: bytes) -> dict[str, Any]:
         "files": manifest.files.count,
         "changedFiles": manifest.files.changed,
         "skippedFiles": manifest.files.skipped,
+        "dataAt": data_at(manifest),
     }
 
 
@@ -105,7 +106,7 @@ def _insane(manifest: Manifest) -> str:
         return "its consistency is none"
     if len(only) > 100 or len(set(only)) < len(only) or not all(_MODULE.fullmatch(name) for name in only):
         return "its modules cannot be any"
-    times = (manifest.times.started, manifest.times.completed)
+    times = (manifest.times.started, manifest.times.completed, *data_at(manifest).values())
     return "" if all(_has_been(time) for time in times) else "a time in it is none, or has not come yet"
 
 

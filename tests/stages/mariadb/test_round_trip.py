@@ -35,6 +35,8 @@ def test_one_of_everything_comes_back_the_same(maria: MariaDB, new_database: Mak
     for sequence in ("counter", "untouched"):
         query = f"SELECT next_not_cached_value, cycle_count FROM {sequence}"
         assert maria.sql(query, name) == maria.sql(query, f"{name}_copy")
+    past = "SELECT a FROM past FOR SYSTEM_TIME AS OF '2001-02-01 00:00:00' WHERE id = 45"
+    assert maria.sql(past, f"{name}_copy") == [("first 45",)]
     assert (facts["check"], facts["skipped"]) == ({"rowsMatch": True, "constraintsValid": True}, [])
     assert len(encode(Result(True, facts))) <= 2048
     assert kept.catalogue["consistency"] == "PerTable"  # a table is MyISAM

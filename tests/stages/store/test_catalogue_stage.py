@@ -109,6 +109,7 @@ def test_with_details_it_says_what_a_status_needs(site: Site) -> None:
         "files": 0,
         "changedFiles": 0,
         "skippedFiles": 0,
+        "dataAt": {"database": manifest.times.snapshot},
     }
 
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import names
-from .descending import open_above
-from .ground import Ground, make_movable, opened, set_mode
+from .descending import make_usable, open_above, set_mode
+from .ground import Ground, opened
 
 DONE = ".done"  # the journal of an exchange that is over
 
@@ -43,22 +43,32 @@ class Moved(NamedTuple):
     mode: int | None = None  # of a directory, which may have to be another one to be moved
 
 
+class Paths(NamedTuple):
+    """What is to change places: relative to the top of the volume, and none of them below another one."""
+
+    coming: list[bytes]
+    leaving: list[bytes]
+    whole: bool = True  # these are all there is
+
+
 @dataclass(frozen=True)
 class Journal:
     """What an exchange is to do."""
 
     coming: dict[bytes, Moved]
     leaving: dict[bytes, Moved]
+    whole: bool
 
     def text(self) -> str:
         """Return it as JSON."""
-        return json.dumps({"coming": _listed(self.coming), "leaving": _listed(self.leaving)})
+        lists = {"coming": _listed(self.coming), "leaving": _listed(self.leaving)}
+        return json.dumps({**lists, "whole": self.whole})
 
     @classmethod
     def of_text(cls, text: str) -> Journal:
         """Read what `text` wrote."""
         document = json.loads(text)
-        return cls(_read(document["coming"]), _read(document["leaving"]))
+        return cls(_read(document["coming"]), _read(document["leaving"]), document["whole"])
 
 
 class Exchange:
@@ -69,13 +79,12 @@ class Exchange:
         self._name, self._source, self._aside = (whose + name for name in way)
 
     @classmethod
-    def begin(
-        cls, ground: Ground, whose: str, way: Way, coming: list[bytes], leaving: list[bytes]
-    ) -> Exchange:
+    def begin(cls, ground: Ground, whose: str, way: Way, paths: Paths) -> Exchange:
         """Write its journal, with the entries that are there: from now on it is found, whoever dies."""
         ground.make(whose + way.aside)
         with _folder(ground, whose + way.source) as source:
-            journal = Journal(_seen(source, coming), _seen(ground.root, leaving))
+            coming, leaving = _seen(source, paths.coming, ours=True), _seen(ground.root, paths.leaving)
+        journal = Journal(coming, leaving, paths.whole)
         ground.write(whose + way.journal, journal.text())
         return cls(ground, whose, way, journal)
 
@@ -136,23 +145,33 @@ class Exchange:
 
     def _is_new(self, path: bytes, source: int, aside: int) -> bool:
         """Whether what is in the tenant's place is what came."""
-        if path not in self._journal.coming or _there(source, path):
+        if path not in self._journal.coming or self._there(source, path):
             return False
-        return path not in self._journal.leaving or _there(aside, path)
+        return path not in self._journal.leaving or self._there(aside, path)
 
     def _move(self, entry: Moved, origin: int, target: int) -> None:
         """Move it, if it is there. Raises NAME_TAKEN, retriable, rather than replace anything."""
-        if not _there(origin, entry.path):
+        if not self._there(origin, entry.path):
             return
         with (
-            open_above(origin, entry.path) as (old, name),
-            open_above(target, entry.path, make=True) as (new, _),
+            open_above(origin, entry.path, ours=self._is_ours(origin)) as (old, name),
+            open_above(target, entry.path, make=True, ours=self._is_ours(target)) as (new, _),
         ):
             if _has(new, name):
                 raise self._in_the_way(entry.path)
             if entry.mode is not None:
-                make_movable(name, old)
+                make_usable(name, old, os.W_OK)
             os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
+
+    def _is_ours(self, folder: int) -> bool:
+        return folder != self._ground.root
+
+    def _there(self, folder: int, path: bytes) -> bool:
+        try:
+            with open_above(folder, path, ours=self._is_ours(folder)) as (above, name):
+                return _has(above, name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _in_the_way(self, path: bytes) -> Failure:
         message = (
@@ -170,22 +189,17 @@ def _folder(ground: Ground, name: str) -> Iterator[int]:
         yield folder
 
 
-def _seen(folder: int, paths: list[bytes]) -> dict[bytes, Moved]:
+def _seen(folder: int, paths: list[bytes], *, ours: bool = False) -> dict[bytes, Moved]:
     """Look at those that are there."""
     found = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_above(folder, path) as it:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            open_above(folder, path, ours=ours) as it,
+        ):
             status = os.stat(it[1], dir_fd=it[0], follow_symlinks=False)
             found[path] = Moved(path, stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None)
     return found
-
-
-def _there(folder: int, path: bytes) -> bool:
-    try:
-        with open_above(folder, path) as (above, name):
-            return _has(above, name)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _has(folder: int, name: bytes) -> bool:

@@ -16,11 +16,10 @@ from tenant_backup.contract.job import Volume
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import names
-from .descending import DIRECTORY
+from .descending import DIRECTORY, make_usable
 
 _CONNECTION_LOST = (errno.EPIPE, errno.ECONNRESET)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ANY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -88,13 +87,13 @@ class Ground:
             except FileNotFoundError:
                 continue
             except IsADirectoryError:
-                set_mode(folder, self.ours, 0o700)
+                make_usable(folder, self.ours)
             with opened(folder, self.ours) as below:
                 for child in os.listdir(below):
                     try:
                         os.unlink(child, dir_fd=below)
                     except IsADirectoryError:
-                        make_movable(child, below)
+                        make_usable(child, below, os.W_OK)
                         moved = next(each for each in fresh if each not in taken)
                         os.rename(child, moved, src_dir_fd=below, dst_dir_fd=self.ours)
                         waiting.append(moved)
@@ -134,24 +133,6 @@ def opened(path: os.PathLike[str] | str | bytes, folder: int | None = None) -> I
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def set_mode(name: str | bytes, folder: int, mode: int) -> None:
-    """Change the mode of a directory, never through a symbolic link that has just come in its place."""
-    descriptor = os.open(name, _ANY | os.O_DIRECTORY, dir_fd=folder)
-    try:
-        os.chmod(f"/proc/self/fd/{descriptor}", mode)  # it may be one that nobody can open for reading
-    except PermissionError as error:
-        error.filename = name
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def make_movable(name: str | bytes, folder: int) -> None:
-    """See that a directory can go into another one, for which it has to be writable itself."""
-    if not os.access(name, os.W_OK, dir_fd=folder, effective_ids=True, follow_symlinks=False):
-        set_mode(name, folder, 0o700)
 
 
 @contextlib.contextmanager

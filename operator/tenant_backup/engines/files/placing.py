@@ -9,6 +9,7 @@ of the exchange, and becomes `{h}.done` when all of the restore is in place. `{h
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,12 +22,14 @@ from tenant_backup.engines.handles import handle
 from tenant_backup.engines.seam import Stored, Together
 
 from . import names, tar
-from .exchange import DONE, PUT, UNDO, Exchange
+from .choosing import Chosen, choose
+from .exchange import DONE, PUT, UNDO, Exchange, Paths
 from .ground import Ground, opened, working_on
+from .merging import merged
 from .unpacking import Unpacker
 
-NEW = ".new"
-_UNFINISHED = re.compile(r".*\.(new|ready)(\.\d+)?|.*\.tmp")
+NEW, FACTS = ".new", ".facts"
+_UNFINISHED = re.compile(r".*\.(new|ready)(\.\d+)?|.*\.(tmp|facts)")
 _TOLD = 5  # paths in a message
 
 
@@ -38,8 +41,7 @@ def place(
     `described` is what the catalogue says of the volume. Raises Failure.
     """
     with working_on(volume) as ground:
-        told = _Placing(job, ground, described, stored).run(together)
-    return {"files": described["files"], "bytes": described["bytes"], "skipped": told}
+        return _Placing(job, ground, described, stored).run(together)
 
 
 def settle_others(ground: Ground, mine: str) -> None:
@@ -53,9 +55,11 @@ def settle_others(ground: Ground, mine: str) -> None:
         theirs = name.partition(".")[0]
         if theirs == mine:
             continue
+        if theirs + DONE in ground.there():
+            continue
         if _UNFINISHED.fullmatch(name):
             ground.remove(name)
-        elif theirs + DONE not in ground.there():
+        else:
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=ground.ours)  # it was to take what leaves, and took nothing
 
@@ -73,38 +77,49 @@ class _Placing:
     def _handle(self) -> str:
         return handle(self.job.uid)
 
+    @property
+    def _fills(self) -> bool:
+        return self.job.strategy == "NewDatabase"
+
+    @property
+    def _merges(self) -> bool:
+        return self.job.strategy == "Merge"
+
     def _name(self, state: str) -> str:
         return self._handle + state
 
     def _stands(self, state: str) -> bool:
         return self._name(state) in self.ground.there()
 
-    def run(self, together: Together) -> list[str]:
-        """Go on where an earlier attempt was; return sentences about what is not as it was."""
+    def run(self, together: Together) -> dict[str, Any]:
+        """Go on where an earlier attempt was; return what `place` does."""
         settle_others(self.ground, self._handle)
         if together.begin(committed=self._stands(DONE)):
-            return self._go_on()
+            self._go_on()
+        else:
+            self._put(together)
+        return dict(json.loads(self.ground.read(self._name(FACTS)) or "{}"))
+
+    def _put(self, together: Together) -> None:
         if found := Exchange.found(self.ground, self._handle, PUT):
             found.take_back()
-        told = self._prepare()
+        self._prepare()
         together.meet("ready")
         exchange = self._begin()
         exchange.or_take_back()
         self._commit(exchange, together)
-        return told
 
-    def _go_on(self) -> list[str]:
+    def _go_on(self) -> None:
         """The restore has taken place already: do here what is left to do."""
         if self._stands(DONE):
             self._clear()
-            return []
-        exchange, told = Exchange.found(self.ground, self._handle, PUT), []
+            return
+        exchange = Exchange.found(self.ground, self._handle, PUT)
         if exchange is None:
-            told = self._prepare()
+            self._prepare()
             exchange = self._begin()
         exchange.carry_out()
         self._end(exchange)
-        return told
 
     def _commit(self, exchange: Exchange, together: Together) -> None:
         try:
@@ -123,27 +138,28 @@ class _Placing:
         if not decides:
             self._end(exchange)
 
-    def _prepare(self) -> list[str]:
+    def _prepare(self) -> None:
         """Have everything that is to come on the volume, complete and on disk."""
-        if self._stands(PUT.source):
-            return []
-        if not self.job.replaces:
+        if self._stands(PUT.source) and not self._merges:
+            return
+        self.ground.remove(self._name(PUT.source))  # directories that were not to be moved may have changed
+        if self._fills:
             self._refuse_unless_empty("is not empty: it has")
         for name in self.ground.there():
             if name.startswith(self._name(NEW)):
                 self.ground.remove(name)
-        self._refuse_unless_room()
-        told = self._unpack()
-        self.ground.sync()
+        self.ground.write(self._name(FACTS), json.dumps(self._unpack()))
         self.ground.rename(self._name(NEW), self._name(PUT.source))
-        return told
 
     def _begin(self) -> Exchange:
-        if not self.job.replaces:
+        if self._fills:
             self._refuse_unless_empty("was empty before it was restored, and has now")
         with opened(self._name(PUT.source), self.ground.ours) as ready:
-            coming = sorted(os.fsencode(name) for name in os.listdir(ready))
-        return Exchange.begin(self.ground, self._handle, PUT, coming, self.ground.top())
+            if self._merges:
+                paths = merged(ready, self.ground.root)
+            else:
+                paths = Paths(sorted(map(os.fsencode, os.listdir(ready))), self.ground.top())
+        return Exchange.begin(self.ground, self._handle, PUT, paths)
 
     def _end(self, exchange: Exchange) -> None:
         exchange.end()
@@ -151,7 +167,7 @@ class _Placing:
 
     def _clear(self) -> None:
         self.ground.remove(self._name(PUT.source))
-        if not self.job.replaces:
+        if self._fills:
             self.ground.remove(self._name(PUT.aside))
 
     def _refuse_unless_empty(self, how: str) -> None:
@@ -165,8 +181,8 @@ class _Placing:
             )
             raise Failure(Reason.NAME_TAKEN, message)
 
-    def _refuse_unless_room(self) -> None:
-        volume, free, wanted = self.ground.volume, self.ground.free(), self.described["bytes"]
+    def _refuse_unless_room(self, wanted: int) -> None:
+        volume, free = self.ground.volume, self.ground.free()
         if free < wanted:
             message = (
                 f"volume {volume.name} (claim {volume.claim}) has room for {free} bytes more, and the files"
@@ -174,19 +190,39 @@ class _Placing:
             )
             raise Failure(Reason.VOLUME_UNAVAILABLE, message)
 
-    def _unpack(self) -> list[str]:
+    def _unpack(self) -> dict[str, Any]:
+        chosen = self._choose() if self.ground.volume.select else None
+        files = chosen.files if chosen else int(self.described["files"])
+        size = chosen.bytes if chosen else int(self.described["bytes"])
+        self._refuse_unless_room(size)
         self.ground.make(self._name(NEW))
         with opened(self._name(NEW), self.ground.ours) as top:
             unpacker = Unpacker(top)
-            unpacker.unpack(tar.Reader(_blocks(self.described["segments"], self.stored)))
-        found, wanted = unpacker.done, (self.described["files"], self.described["bytes"])
-        if (found.files, found.bytes) != wanted:
+            unpacker.unpack(self._tar(), chosen)
+        found = unpacker.done
+        if found.files != files or (found.bytes != size and not chosen):
             message = (
                 f"volume {self.ground.volume.name} got {found.files} files with {found.bytes} bytes, the"
-                f" backup has {wanted[0]} with {wanted[1]}; nothing was put in place: report this"
+                f" backup has {files} with {size}; nothing was put in place: report this"
             )
             raise Failure(Reason.LOAD_FAILED, message)
-        return found.told()
+        return {"files": found.files, "bytes": found.bytes, "skipped": found.told()}
+
+    def _choose(self) -> Chosen:
+        """Read all of it once: nothing is unpacked for patterns that mean nothing."""
+        volume = self.ground.volume
+        chosen = choose(self._tar(), volume.select)
+        if chosen.unmatched:
+            told = ", ".join(f"{volume.name}:{pattern}" for pattern in chosen.unmatched[:_TOLD])
+            message = (
+                f"no file of volume {volume.name} in the backup is meant by {told}; correct select.files in a"
+                " new TenantRestore (* stays within one name, ** goes on below)"
+            )
+            raise Failure(Reason.FILES_NOT_FOUND, message)
+        return chosen
+
+    def _tar(self) -> tar.Reader:
+        return tar.Reader(_blocks(self.described["segments"], self.stored))
 
 
 def _blocks(segments: Iterable[str], stored: Stored) -> Iterator[memoryview]:

@@ -269,11 +269,14 @@ class Session:
         size = status.st_size
         if size > SMALL or size > status.st_blocks * 512 or status.st_ctime_ns > self.settled:
             return False
-        entry = _entry(found, "file", size=size, xattrs=_xattrs(descriptor))
+        xattrs = _xattrs(descriptor)
         data = os.pread(descriptor, size + 1, 0)
         if len(data) != size or _moment(os.fstat(descriptor)) != _moment(status):
             return False
-        self.out.write(tar.header(entry))
+        if xattrs:
+            self.out.write(tar.header(_entry(found, "file", size=size, xattrs=xattrs)))
+        else:
+            self.out.write(tar.plain_header(os.fsencode(found.folder + found.name), status))
         self.out.write(data)
         self.out.write(tar.padding(size))
         return True

@@ -8,7 +8,7 @@ from tenant_backup.contract.job import Swap, Volume
 from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.handles import handle
 
-from .exchange import DONE, UNDO, Exchange, Journal
+from .exchange import DONE, UNDO, Exchange, Journal, Paths
 from .ground import Ground, working_on
 from .placing import settle_others
 
@@ -43,8 +43,9 @@ def _begin(ground: Ground, mine: str) -> Exchange:
             " replaced; restore a backup"
         )
         raise Failure(Reason.FILES_NOT_FOUND, message)
-    coming = list(Journal.of_text(restored).leaving)
-    return Exchange.begin(ground, mine, UNDO, coming, ground.top())
+    journal = Journal.of_text(restored)
+    leaving = ground.top() if journal.whole else list(journal.coming)
+    return Exchange.begin(ground, mine, UNDO, Paths(list(journal.leaving), leaving, journal.whole))
 
 
 def _drop(ground: Ground, mine: str) -> None:

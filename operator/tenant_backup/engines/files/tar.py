@@ -8,6 +8,8 @@ but takes several times as long for a header, which counts with a hundred thousa
 from __future__ import annotations
 
 import functools
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,8 @@ _NAME_MAX = 100  # bytes
 _PAX_MAX = 1 << 20  # bytes of records that are believed; attributes have 64 KiB at most
 _XATTR = b"SCHILY.xattr."
 _SECOND = 1_000_000_000
+_TEN_DIGITS = 1_000_000_000  # seconds: a moment in 2001; before 2286 they have as many digits
+_AFTER_RECORD = bytes(BLOCK - 30)
 
 
 class Entry(NamedTuple):
@@ -72,6 +76,18 @@ def header(entry: Entry) -> bytes:
         seconds,
     )
     return pax + _block(name, numbers, _FLAGS[entry.type], entry.target) + table
+
+
+def plain_header(path: bytes, status: os.stat_result) -> bytes:
+    """Return `header` of a file without holes and attributes, in a third of the time: most are like that."""
+    seconds, fraction = divmod(status.st_mtime_ns, _SECOND)
+    mode, uid, gid, size = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_size
+    fits = len(path) <= _NAME_MAX and size <= _OCTAL_11 and uid <= _OCTAL_7 and gid <= _OCTAL_7
+    if not fits or not path.isascii() or not fraction or not _TEN_DIGITS <= seconds < 10 * _TEN_DIGITS:
+        return header(Entry(path, "file", mode, uid, gid, status.st_mtime_ns, size))
+    record = b"30 mtime=%d.%09d\n" % (seconds, fraction)
+    block = _block(path, (mode, uid, gid, size, min(seconds, _OCTAL_11)), _FLAGS["file"], b"")
+    return b"".join((_pax_block(30), record, _AFTER_RECORD, block))
 
 
 def padding(length: int) -> bytes:

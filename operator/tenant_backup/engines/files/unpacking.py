@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tenant_backup.contract.reasons import Failure, Reason
 
 from . import tar
+from .choosing import Chosen
 from .descending import DIRECTORY, open_above
 from .names import LEFT_ALONE, shown
 
@@ -73,16 +74,24 @@ class Unpacker:
         self._stack = [_Open(b"", top)]
         self._last = (b"", 0)  # the file before, and its bytes
 
-    def unpack(self, reader: tar.Reader) -> None:
-        """Unpack everything. Raises Failure, OSError."""
+    def unpack(self, reader: tar.Reader, chosen: Chosen | None = None) -> None:
+        """Unpack everything, or what is chosen. Raises Failure, OSError."""
         try:
             for entry in reader.entries():
-                self._place(entry, reader)
+                if chosen is None or entry.path in chosen.needed:
+                    self._place(entry, reader)
         finally:
             self._leave_all()
+        left_over = chosen.needed - chosen.wanted if chosen else set()
+        for path in left_over - {directory.path for directory in self.done.directories}:
+            with open_above(self._top, path) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+            self.done.files -= 1
         for directory in reversed(self.done.directories):
             with open_above(self._top, directory.path) as (folder, name):
-                directory.finish(name, folder)
+                os.rmdir(name, dir_fd=folder) if directory.path in left_over else directory.finish(
+                    name, folder
+                )
 
     def _place(self, entry: tar.Entry, reader: tar.Reader) -> None:
         folder, name = self._parent(entry.path)

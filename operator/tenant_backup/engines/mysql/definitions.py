@@ -20,6 +20,7 @@ from tenant_backup.contract.reasons import Failure, Reason
 from . import failures, versions
 from .dialects import Dialect
 from .endpoint import Connection, Row, encoded
+from .inventory import KeyPart, Listed
 from .names import account, granted, literal, quoted
 
 SEGMENT = "schema"
@@ -38,6 +39,17 @@ _HEAD = re.compile(_CREATE)
 _STATUS = re.compile(
     rf"(CREATE EVENT {_NAME} ON SCHEDULE (?:'(?:[^'\\]|''|\\.)*'|[^'])*? ON COMPLETION (?:NOT )?PRESERVE )"
     r"(DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE|ENABLE)\b",
+    re.DOTALL,
+)
+
+# Strings and names are skipped: they may say the same.
+_PRIMARY_KEY = re.compile(
+    r"'(?:[^'\\]|''|\\.)*'|PRIMARY KEY \((?P<parts>`(?:[^`]|``)*`(?:[^`()]|\(\d+\)|`(?:[^`]|``)*`)*)\)"
+    r"|`(?:[^`]|``)*`",
+    re.DOTALL,
+)
+_KEY_PART = re.compile(
+    r"`(?P<name>(?:[^`]|``)*)`(?P<length>\(\d+\))?(?P<descending> DESC)?(?P<period> WITHOUT OVERLAPS)?",
     re.DOTALL,
 )
 
@@ -87,12 +99,30 @@ class Definition:
         connection.run(encoded(self.sql))
 
 
-def read(connection: Connection, database: str, tables: list[str], sequences: list[str]) -> list[Definition]:
-    """Read everything that the session's database defines. Raises PERMISSION_DENIED for what is not shown."""
+def read_sequences(connection: Connection, database: str, listed: list[Listed]) -> list[Definition]:
+    """Read the sequences of a listing."""
+    return [_plain(connection, "SEQUENCE", database, item.name) for item in listed if not item.holds_rows]
+
+
+def read_table(connection: Connection, database: str, name: str) -> Definition:
+    """Read one table."""
+    # The server asks again of a default that is no date, such as 2023-02-31.
+    item = _relative(_plain(connection, "TABLE", database, name), database)
+    return dataclasses.replace(item, settings={"sql_mode": "ALLOW_INVALID_DATES"})
+
+
+def primary_key(table: Definition) -> list[KeyPart] | None:
+    """Return a table's primary key, empty without one; None where only the server knows its columns."""
+    found = next((match for match in _PRIMARY_KEY.finditer(table.sql) if match["parts"]), None)
+    if found is None:
+        return []
+    parts = list(_KEY_PART.finditer(found["parts"]))
+    if any(part["period"] for part in parts):
+        return None
+    names = [part["name"].replace("``", "`") for part in parts]
     return [
-        *(_plain(connection, "SEQUENCE", database, name) for name in sequences),
-        *(_relative(_table(connection, database, name), database) for name in tables),
-        *read_code(connection, database),
+        KeyPart(name, bool(part["descending"]), not part["length"])
+        for name, part in zip(names, parts, strict=True)
     ]
 
 
@@ -232,12 +262,6 @@ def _with_status(item: Definition, status: str, wanted: str) -> Definition:
 def _plain(connection: Connection, kind: str, database: str, name: str) -> Definition:
     row = connection.rows(f"SHOW CREATE {kind} {quoted(database, name)}")[0]
     return Definition(kind, name, str(row[1]))
-
-
-def _table(connection: Connection, database: str, name: str) -> Definition:
-    # The server asks again of a default that is no date, such as 2023-02-31.
-    item = _plain(connection, "TABLE", database, name)
-    return dataclasses.replace(item, settings={"sql_mode": "ALLOW_INVALID_DATES"})
 
 
 def relative(sql: str, database: str) -> str:

@@ -89,7 +89,7 @@ MARIADB = Dialect(
         "idle_transaction_timeout": "0",
         "idle_readonly_transaction_timeout": "0",
     },
-    loading={"check_constraint_checks": "0"},
+    loading={"check_constraint_checks": "0", "system_versioning_insert_history": "1"},
     properties="""
 SELECT default_character_set_name, default_collation_name, schema_comment, 'NO'
 FROM information_schema.SCHEMATA WHERE schema_name = {database}

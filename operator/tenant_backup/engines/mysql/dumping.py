@@ -1,56 +1,91 @@
-"""Reading a database: one session with a snapshot sends everything in it, one piece after the other."""
+"""Reading a database: sessions that have one snapshot send everything in it, one piece after the other."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from MySQLdb import Error
 
 from tenant_backup.contract import paths
-from tenant_backup.contract.job import Backup, Preflight
-from tenant_backup.contract.reasons import Reason
+from tenant_backup.contract.job import Backup, Database, Preflight
+from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines import reaching, selection
 from tenant_backup.engines.seam import Piece, Sent
 from tenant_backup.engines.selection import Choice, Policy
 
-from . import catalogue, definitions, endpoint, failures, grants, inventory, rows, session, snapshot
+from . import catalogue, definitions, endpoint, failures, grants, inventory, ranges, rows, session, snapshot
+from .definitions import Definition
 from .endpoint import Connection, Endpoint, Login
-from .inventory import Table
+from .inventory import KeyPart, Listed, Size, Table
+from .ranges import Range
+from .snapshot import Company
+
+_WORTH_LOCKING = 64 << 20  # bytes; for less nobody has to wait for a lock on all tables
+_MOST_LOCKED = 500  # tables; with more of them it takes so long that others would have to wait
 
 Started = Callable[[Callable[[], None]], None]
 
 
-def check(connection: Connection, database: str, tables: list[Table], policy: Policy) -> list[Choice[Table]]:
-    """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
+def refuse_blind(connection: Connection, database: str) -> None:
+    """Refuse to go on where something would be missing without a word. Raises Failure."""
     grants.refuse_blind(grants.of_session(connection, database), database)
     inventory.refuse_libraries(connection, database)
+
+
+def chosen(tables: list[Table], policy: Policy) -> list[Choice[Table]]:
+    """Choose, and refuse what could not be backed up in full, before anything is read. Raises Failure."""
     inventory.refuse_unsupported(tables)
-    return selection.choose(tables, policy)
+    choices = selection.choose(tables, policy)
+    catalogue.refuse_history(choices, policy)
+    return choices
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is asked of each table while the server has it open: to open it again is what costs."""
+
+    connection: Connection
+    database: str
+    definitions: dict[str, Definition] = field(default_factory=dict)
+    keys: dict[str, list[KeyPart]] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+
+    def visit(self, listed: Listed) -> None:
+        """See snapshot.take."""
+        name = listed.name
+        found = self.definitions[name] = definitions.read_table(self.connection, self.database, name)
+        self.sizes.update(inventory.sizes(self.connection, self.database, name))
+        key = definitions.primary_key(found)
+        if key is None:
+            key = inventory.primary_keys(self.connection, self.database, name)[name]
+        self.keys[name] = key
 
 
 @dataclass(frozen=True)
 class Reading:
-    """See seam.Reading. The snapshot belongs to one session, so one worker sends it all."""
+    """See seam.Reading. One worker for each session that has the snapshot."""
 
-    connection: Connection
+    free: queue.SimpleQueue[Connection]
+    sessions: int
     choices: list[Choice[Table]]
+    parts: list[Range]
     blob: bytes
-    sizes: dict[str, int]
     described: dict[str, Any]
     policy: Policy
-    sessions: int = 1
 
     @property
     def pieces(self) -> list[Piece]:
-        """Definitions first, then the largest tables."""
-        with_rows = [choice.table for choice in self.choices if choice.with_rows]
-        ordered = sorted(with_rows, key=lambda table: -self.sizes.get(table.name, 0))
+        """Definitions first, then the largest ranges."""
+        ordered = ranges.largest_first(self.parts)
         return [
             Piece(definitions.SEGMENT, "blob"),
-            *(Piece(t.segment, "rows", t.full_name, self.sizes.get(t.name, 0)) for t in ordered),
+            *(Piece(part.segment, "rows", part.table.full_name, part.bytes) for part in ordered),
         ]
 
     @property
@@ -60,13 +95,15 @@ class Reading:
 
     def session(self, out: int, started: Started) -> Session:
         """See seam.Reading."""
-        started(self.connection.cut)
-        by_segment = {choice.table.segment: choice for choice in self.choices}
-        return Session(self.connection, by_segment, self.blob, out)
+        connection = self.free.get_nowait()
+        started(connection.cut)
+        choices = {choice.table.oid: choice for choice in self.choices}
+        parts = {part.segment: (choices[part.table.oid], part) for part in self.parts}
+        return Session(connection, parts, self.blob, out)
 
     def catalogue(self, rows: dict[str, int]) -> dict[str, Any]:
         """See seam.Reading."""
-        return catalogue.with_tables(self.described, self.choices, self.sizes, rows, self.policy)
+        return catalogue.with_tables(self.described, self.choices, self.parts, rows, self.policy)
 
 
 @dataclass(frozen=True)
@@ -74,7 +111,7 @@ class Session:
     """See seam.Session."""
 
     connection: Connection
-    choices: dict[str, Choice[Table]]
+    parts: dict[str, tuple[Choice[Table], Range]]
     blob: bytes
     out: int
 
@@ -83,11 +120,10 @@ class Session:
         if piece.kind == "blob":
             rows.write(self.out, self.blob)
             return Sent()
-        choice = self.choices[piece.segment]
+        choice, part = self.parts[piece.segment]
         try:
-            return Sent(
-                rows.read(self.connection, inventory.select(choice), inventory.widest(choice), self.out)
-            )
+            query = inventory.select(choice, part.where)
+            return Sent(rows.read(self.connection, query, inventory.widest(choice), self.out))
         except Error as error:
             what = f"reading {choice.table.full_name}"
             raise failures.of_error(error, Reason.DUMP_FAILED, what, retriable=True) from error
@@ -100,19 +136,60 @@ class Session:
 def reading(job: Backup) -> Iterator[Reading]:
     """Take the snapshot and describe everything but the rows. Raises Failure."""
     policy = Policy(job.modules, job.only_modules, job.exclude_tables, job.exclude_columns)
-    name = job.database.name
+    name, server = job.database.name, server_of(job)
     try:
-        with server_of(job).connect(name, session.for_reading) as leader:
-            held = snapshot.take(leader, name, lambda tables: check(leader, name, tables, policy))
-            choices = selection.choose(held.tables, policy)
-            described = catalogue.describe(leader, name, choices, policy, held.at)
-            sequences = [item["name"] for item in described["sequences"]]
-            found = definitions.read(leader, name, [table.name for table in held.tables], sequences)
-            sizes = inventory.sizes(leader, name)
-            yield Reading(leader, choices, definitions.to_blob(found), sizes, described, policy)
+        with server.connect(name, session.for_reading) as leader, contextlib.ExitStack() as stack:
+            refuse_blind(leader, name)
+            seen = Seen(leader, name)
+            held = snapshot.take(leader, name, _company(server, job.database, leader, stack), seen.visit)
+            choices = chosen(inventory.tables(leader, name, held.listed, seen.keys), policy)
+            described = catalogue.describe(leader, name, choices, policy, held)
+            found = definitions.read_sequences(leader, name, held.listed)
+            found += [seen.definitions[choice.table.name] for choice in choices]
+            found += definitions.read_code(leader, name)
+            parts = _parts(leader, choices, seen.sizes)
+            free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+            for connection in held.sessions:
+                free.put(connection)
+            blob = definitions.to_blob(found)
+            yield Reading(free, len(held.sessions), choices, parts, blob, described, policy)
     except Error as error:
         what = "reading what the database defines"
         raise failures.of_error(error, Reason.DUMP_FAILED, what, retriable=True) from error
+
+
+def _company(
+    server: Endpoint, database: Database, leader: Connection, stack: contextlib.ExitStack
+) -> Company:
+    """Open the sessions that read beside the leader, where there is enough to read for several."""
+    readers: list[Connection] = []
+    eager = replace(server, patience=0)
+    if _is_worth_locking(leader, database.name):
+        # The guard is one, too.
+        count = min(database.connections - 2, (os.cpu_count() or 1) - 1)
+        with contextlib.suppress(Failure):  # the account may have no more connections
+            while len(readers) < count:
+                reader = eager.connect(database.name, session.for_reading)
+                readers.append(stack.enter_context(reader))
+    return Company(readers, lambda: eager.connect(database.name, session.for_guarding))
+
+
+def _is_worth_locking(connection: Connection, database: str) -> bool:
+    if inventory.count(connection, database) > _MOST_LOCKED:
+        return False
+    return sum(size.bytes for size in inventory.sizes(connection, database).values()) >= _WORTH_LOCKING
+
+
+def _parts(leader: Connection, choices: list[Choice[Table]], sizes: dict[str, Size]) -> list[Range]:
+    with_rows = [choice.table for choice in choices if choice.with_rows]
+    return [part for table in with_rows for part in _cut(leader, table, sizes.get(table.name, Size()))]
+
+
+def _cut(leader: Connection, table: Table, size: Size) -> list[Range]:
+    ends = inventory.ends(leader, table) if size.bytes > ranges.RANGE_BYTES and table.number_key else None
+    if ends is None:
+        return ranges.whole(table, size)
+    return ranges.cut(table, size, ends, functools.partial(inventory.estimate, leader, table))
 
 
 def server_of(job: Backup | Preflight) -> Endpoint:

@@ -65,8 +65,7 @@ class Connection:
     def rows(self, query: str) -> list[Row]:
         """Return all rows of a query, each value as text. Raises Error."""
         self._query(query)
-        found = self.raw.store_result().fetch_row(0)
-        return [tuple(None if value is None else _text(value) for value in row) for row in found]
+        return [_texts(row) for row in self.raw.store_result().fetch_row(0)]
 
     def scalar(self, query: str) -> str | None:
         """Return the first column of the first row, None when there is no row."""
@@ -212,5 +211,5 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
+def _texts(row: tuple[bytes | None, ...]) -> Row:
+    return tuple(None if value is None else value.decode("utf-8", "surrogateescape") for value in row)

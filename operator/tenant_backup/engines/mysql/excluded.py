@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenant_backup.contract.job import Column
+from tenant_backup.contract.reasons import Failure, Reason
 
 from .endpoint import Connection
 from .names import literal, quoted
@@ -39,6 +40,23 @@ def with_fill(table: dict[str, Any], policy: list[Column]) -> dict[str, Any]:
         if value is not None or excluded["nullable"]:
             filled[excluded["column"]] = value
     return {**table, "fill": filled}
+
+
+def refuse_history(tables: list[dict[str, Any]], policy: list[Column]) -> None:
+    """Raise INVALID_SPEC for a value that is to be kept in a table that would remember that as a change."""
+    for table in tables:
+        for column in table["excluded"] if table["history"] else ():
+            if _rule(table["name"], column, policy).on_restore == "KeepLive":
+                raise kept_history(table["name"], column["column"])
+
+
+def kept_history(table: str, column: str) -> Failure:
+    """Return why a column of a system-versioned table cannot keep its live values."""
+    message = (
+        f'column "{column}" of {table} cannot keep its live values, because the table is system-versioned'
+    )
+    advice = "it would have a past it never had; use onRestore: Default, Null or Value"
+    return Failure(Reason.INVALID_SPEC, f"{message}: {advice}")
 
 
 def keep_live(

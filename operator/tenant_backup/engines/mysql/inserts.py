@@ -35,7 +35,7 @@ def statements(table: dict[str, Any], target: str, blocks: Iterable[bytes | memo
     listed = ", ".join(quoted(name) for name in [*table["columns"], *table["fill"]])
     more = encoded("".join(f",{text(value)}" for value in table["fill"].values()))
     head = encoded(f"INSERT INTO {target} ({listed}) VALUES\n")
-    for lines in _whole_lines(blocks):
+    for lines in whole_lines(blocks):
         yield head + tuples(lines, texts, more)
 
 
@@ -52,7 +52,8 @@ def tuples(lines: bytes, texts: list[int], more: bytes) -> bytes:
     return block
 
 
-def _whole_lines(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def whole_lines(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Yield the same bytes, cut behind newlines only, in pieces of about a statement's size."""
     held = bytearray()
     for block in blocks:
         end = bytes(block).rfind(b"\n") + 1

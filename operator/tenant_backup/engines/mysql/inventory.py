@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,24 +69,30 @@ _TYPES = frozenset(
 # Bytes without a character set would be taken for the type's own binary form, or refused.
 _WRITTEN_AS_TEXT = frozenset({"inet4", "inet6", "uuid", "json"})
 _NARROW = 32  # bytes; a number or a time has no more
+_HIDDEN = ("row_start", "row_end")  # in system-versioned tables where nobody gave them names
+_VERSIONED = "SYSTEM VERSIONED"
+_INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+
+_ESTIMATE = re.compile(r'"rows(?:_examined_per_scan)?": (\d+)')  # MariaDB's word, or MySQL's
 
 _TABLES = """
-SELECT table_name, table_type, engine, coalesce(data_length, 0) FROM information_schema.TABLES
-WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY', 'SEQUENCE')
+SELECT table_name, table_type, engine FROM information_schema.TABLES
+WHERE table_schema = {database} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY')
+"""
+_COUNT = "SELECT count(*) FROM information_schema.TABLES WHERE table_schema = {database}"
+_SIZES = """
+SELECT table_name, coalesce(table_rows, 0), coalesce(data_length, 0) FROM information_schema.TABLES
+WHERE table_schema = {database}{table} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY', 'SEQUENCE')
 """
 _COLUMNS = """
 SELECT table_name, column_name, data_type, character_octet_length, is_nullable,
-       coalesce(generation_expression, '') <> '', extra LIKE '%on update%',
+       coalesce(generation_expression, ''), extra LIKE '%on update%',
        coalesce(column_default, 'NULL') <> 'NULL' OR extra LIKE '%auto_increment%'
 FROM information_schema.COLUMNS WHERE table_schema = {database} ORDER BY table_name, ordinal_position
 """
 _KEYS = """
 SELECT table_name, column_name, collation, sub_part FROM information_schema.STATISTICS
-WHERE table_schema = {database} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
-"""
-_SEQUENCES = """
-SELECT table_name FROM information_schema.TABLES
-WHERE table_schema = {database} AND table_type = 'SEQUENCE' ORDER BY table_name
+WHERE table_schema = {database}{table} AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index
 """
 _HAS_LIBRARIES = """
 SELECT 1 FROM information_schema.TABLES
@@ -131,6 +139,30 @@ class KeyPart:
     whole: bool
 
 
+@dataclass(frozen=True, order=True)
+class Listed:
+    """What is known of a table, or a sequence, by its mere name."""
+
+    name: str
+    kind: str  # BASE TABLE, SYSTEM VERSIONED, SEQUENCE
+    engine: str
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether it is a table."""
+        return self.kind != "SEQUENCE"
+
+    @property
+    def in_snapshot(self) -> bool:
+        """Whether a transaction sees its rows of one moment."""
+        return self.engine in _SNAPSHOT_ENGINES
+
+    @property
+    def all_rows(self) -> str:
+        """What follows the name in a query that means past rows, too."""
+        return " FOR SYSTEM_TIME ALL" * (self.kind == _VERSIONED)
+
+
 @dataclass(frozen=True)
 class Table:
     """One table that holds rows; `oid` is its place in the listing."""
@@ -138,11 +170,12 @@ class Table:
     oid: int
     database: str
     name: str
-    kind: str  # BASE TABLE, SYSTEM VERSIONED
+    kind: str  # see Listed
     engine: str
     details: tuple[Column, ...]
     generated: tuple[str, ...]
     key: tuple[KeyPart, ...]
+    history: tuple[Column, ...] = ()  # from when until when a row was there, of a system-versioned table
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -150,12 +183,16 @@ class Table:
         return tuple(part.column for part in self.key)
 
     @property
-    def order(self) -> str:
-        """How InnoDB keeps the rows, as SQL; empty where that is not an order of columns."""
-        if self.engine != "InnoDB" or not self.key or not all(part.whole for part in self.key):
-            return ""
-        listed = ", ".join(quoted(part.column) + " DESC" * part.descending for part in self.key)
-        return f" FORCE INDEX (PRIMARY) ORDER BY {listed}"
+    def is_ordered(self) -> bool:
+        """Whether InnoDB keeps the rows in an order of columns."""
+        return self.engine == "InnoDB" and bool(self.key) and all(part.whole for part in self.key)
+
+    @property
+    def number_key(self) -> str:
+        """The column by whose values the rows can be cut into ranges; empty: there is none."""
+        numbers = {column.name for column in self.details if column.type in _INTEGERS}
+        first = self.primary_key[0] if self.is_ordered else ""
+        return first if first in numbers else ""
 
     @property
     def full_name(self) -> str:
@@ -193,14 +230,22 @@ class Table:
         return quoted(self.database, self.name)
 
     @property
-    def segment(self) -> str:
-        """The id of its rows: a function of its name."""
-        return f"t{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}/0"
+    def listed(self) -> Listed:
+        """What is known of it by its name."""
+        return Listed(self.name, self.kind, self.engine)
 
     @property
-    def in_snapshot(self) -> bool:
-        """Whether a transaction sees its rows of one moment."""
-        return self.engine in _SNAPSHOT_ENGINES
+    def handle(self) -> str:
+        """What the ids of its segments begin with: a function of its name."""
+        return f"t{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is in a table, roughly."""
+
+    rows: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,43 +257,87 @@ class ForeignKey:
     references: int
 
 
-def tables(connection: Connection, database: str) -> list[Table]:
-    """List the database's tables in a stable order, without views and sequences."""
-    columns, generated = _columns(connection, database)
-    keys: dict[str, list[KeyPart]] = defaultdict(list)
-    for table, column, collation, length in connection.rows(_in(_KEYS, database)):
-        keys[str(table)].append(KeyPart(str(column), collation == "D", length is None))
-    listed = sorted(connection.rows(_in(_TABLES, database)), key=lambda row: str(row[0]))
+def listed(connection: Connection, database: str) -> list[Listed]:
+    """List the database's tables and sequences in a stable order."""
+    found = connection.rows(_in(_TABLES, database))
+    return sorted(Listed(str(name), str(kind), str(engine)) for name, kind, engine in found)
+
+
+def tables(
+    connection: Connection, database: str, among: list[Listed], keys: Mapping[str, list[KeyPart]]
+) -> list[Table]:
+    """Describe the tables of a listing, whose primary keys are known."""
+    found = _columns(connection, database)
     return [
         Table(
             oid=place,
             database=database,
-            name=str(name),
-            kind=str(kind),
-            engine=str(engine),
-            details=tuple(columns[str(name)]),
-            generated=tuple(generated[str(name)]),
-            key=tuple(keys[str(name)]),
+            name=item.name,
+            kind=item.kind,
+            engine=item.engine,
+            details=tuple(column for column, made in found[item.name] if not made),
+            generated=tuple(column.name for column, made in found[item.name] if made),
+            key=tuple(keys.get(item.name, ())),
+            history=_history(found[item.name]) if item.kind == _VERSIONED else (),
         )
-        for place, (name, kind, engine, _) in enumerate(listed)
+        for place, item in enumerate(item for item in among if item.holds_rows)
     ]
 
 
-def sizes(connection: Connection, database: str) -> dict[str, int]:
-    """Return how many bytes of rows each table has, roughly."""
-    return {str(name): int(size or 0) for name, _, _, size in connection.rows(_in(_TABLES, database))}
+def count(connection: Connection, database: str) -> int:
+    """Return how many tables and views there are. The server opens none of them."""
+    return int(connection.scalar(_in(_COUNT, database)) or 0)
+
+
+def primary_keys(connection: Connection, database: str, table: str = "") -> dict[str, list[KeyPart]]:
+    """Read the primary keys of all tables, or of one. To do so the server opens each."""
+    keys: dict[str, list[KeyPart]] = defaultdict(list)
+    for name, column, collation, length in connection.rows(_of(_KEYS, database, table)):
+        keys[str(name)].append(KeyPart(str(column), collation == "D", length is None))
+    return keys
+
+
+def sizes(connection: Connection, database: str, table: str = "") -> dict[str, Size]:
+    """Return how much each table has, or one. To do so the server opens each."""
+    found = connection.rows(_of(_SIZES, database, table))
+    return {str(name): Size(int(rows or 0), int(size or 0)) for name, rows, size in found}
+
+
+def ends(connection: Connection, table: Table) -> tuple[int, int] | None:
+    """Return the lowest and the highest of its `number_key`, None when it is empty."""
+    key = quoted(table.number_key)
+    query = f"SELECT min({key}), max({key}) FROM {table.sql}{table.listed.all_rows}"  # noqa: S608 - quoted names
+    lowest, highest = connection.rows(query)[0]
+    return None if lowest is None or highest is None else (int(lowest), int(highest))
+
+
+def estimate(connection: Connection, table: Table, first: int, last: int) -> int:
+    """Return how many rows have a `number_key` in [first, last), as the server guesses from a few pages."""
+    key = quoted(table.number_key)
+    where = f"FORCE INDEX (PRIMARY) WHERE {key} >= {first} AND {key} < {last}"
+    query = f"EXPLAIN FORMAT=JSON SELECT 1 FROM {table.sql}{table.listed.all_rows} {where}"  # noqa: S608
+    found = _ESTIMATE.search(connection.scalar(query) or "")
+    return int(found[1]) if found else 0
+
+
+def refuse_elsewhere(database: str, among: list[Listed]) -> None:
+    """Raise UNSUPPORTED_CONTENT for tables whose rows are not in them."""
+    elsewhere = [
+        f"{database}.{item.name} ({item.engine})"
+        for item in among
+        if item.holds_rows and item.engine not in _ENGINES
+    ]
+    if elsewhere:
+        message = f"the rows of {shown(elsewhere)} are not in the table, or of an engine that is not known"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; they cannot be backed up yet")
 
 
 def refuse_unsupported(tables: list[Table]) -> None:
     """Raise UNSUPPORTED_CONTENT for what could not come back as it is."""
-    versioned = [table.full_name for table in tables if table.kind == "SYSTEM VERSIONED"]
-    if versioned:
-        message = f"the history of system-versioned tables ({shown(versioned)}) cannot be backed up yet"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, message)
-    elsewhere = [f"{table.full_name} ({table.engine})" for table in tables if table.engine not in _ENGINES]
-    if elsewhere:
-        message = f"the rows of {shown(elsewhere)} are not in the table, or of an engine that is not known"
-        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; they cannot be backed up yet")
+    numbered = [table.full_name for table in tables if any(c.type != "timestamp" for c in table.history)]
+    if numbered:
+        message = f"the history of {shown(numbered)} is by transaction numbers, which mean nothing elsewhere"
+        raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; version the table by TIMESTAMP(6) columns")
     unknown = [
         f"{table.full_name}.{column.name} ({column.type})"
         for table in tables
@@ -269,20 +358,26 @@ def refuse_libraries(connection: Connection, database: str) -> None:
         raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; drop them, or keep them in another database")
 
 
-def select(choice: Choice[Table]) -> str:
-    """The query that reads a table's rows; a value that is excluded is not even selected.
+def select(choice: Choice[Table], where: str) -> str:
+    """The query that reads these rows; a value that is excluded is not even selected.
 
     In the order in which InnoDB keeps them: the same from run to run, and no sorting.
     """
-    columns = ", ".join(column.selected for column in choice.table.details if column.name in choice.columns)
-    return f"SELECT {columns} FROM {choice.table.sql}{choice.table.order}"  # noqa: S608 - quoted names
+    table = choice.table
+    chosen = [column for column in table.details if column.name in choice.columns]
+    columns = ", ".join(column.selected for column in [*chosen, *table.history])
+    query = f"SELECT {columns} FROM {table.sql}{table.listed.all_rows}"  # noqa: S608 - quoted names
+    if not table.is_ordered:
+        return query + where
+    order = [quoted(part.column) + " DESC" * part.descending for part in table.key]
+    order += [quoted(column.name) for column in table.history[1:]]
+    return f"{query} FORCE INDEX (PRIMARY){where} ORDER BY {', '.join(order)}"
 
 
 def widest(choice: Choice[Table]) -> int:
     """Return how many bytes a row can have at most."""
-    return sum(
-        max(column.length, _NARROW) for column in choice.table.details if column.name in choice.columns
-    )
+    chosen = [column for column in choice.table.details if column.name in choice.columns]
+    return sum(max(column.length, _NARROW) for column in [*chosen, *choice.table.history])
 
 
 def foreign_keys(connection: Connection, database: str, tables: list[Table]) -> list[ForeignKey]:
@@ -296,11 +391,15 @@ def foreign_keys(connection: Connection, database: str, tables: list[Table]) -> 
     ]
 
 
-def sequences(connection: Connection, database: str) -> list[dict[str, Any]]:
-    """Read every sequence: {name, next, cycle}; after the snapshot, so that no row is ahead of it."""
-    return [
-        _sequence(connection, database, str(row[0])) for row in connection.rows(_in(_SEQUENCES, database))
-    ]
+def sequences(connection: Connection, database: str, among: list[Listed]) -> list[dict[str, Any]]:
+    """Read a listing's sequences: {name, next, cycle}; after the snapshot, so that no row is ahead of it."""
+    return [_sequence(connection, database, item.name) for item in among if not item.holds_rows]
+
+
+def end_of_time(connection: Connection) -> str:
+    """Return until when a present row of a system-versioned table is there: the last TIMESTAMP there is."""
+    later = connection.scalar("SELECT from_unixtime(4294967295)")  # NULL before 11.5
+    return "2106-02-07 06:28:15.999999" if later else "2038-01-19 03:14:07.999999"
 
 
 def properties(connection: Connection, database: str) -> dict[str, Any] | None:
@@ -327,19 +426,22 @@ def kind(like: dict[str, Any]) -> str:
     return f"CHARACTER SET {literal(like['characterSet'])} COLLATE {literal(like['collation'])}{encryption}"
 
 
-def _columns(connection: Connection, database: str) -> tuple[dict[str, list[Column]], dict[str, list[str]]]:
-    columns: dict[str, list[Column]] = defaultdict(list)
-    generated: dict[str, list[str]] = defaultdict(list)
-    for table, name, kind, length, nullable, computed, *by_itself in connection.rows(_in(_COLUMNS, database)):
-        if computed == "1":
-            generated[str(table)].append(str(name))
-        else:
-            width = _length(str(kind), length)
-            touched, filled = (found == "1" for found in by_itself)
-            columns[str(table)].append(
-                Column(str(name), str(kind), width, nullable == "YES", touched, filled)
-            )
-    return columns, generated
+def _columns(connection: Connection, database: str) -> dict[str, list[tuple[Column, str]]]:
+    """Return each table's columns, and what makes the values of those that are generated."""
+    columns: dict[str, list[tuple[Column, str]]] = defaultdict(list)
+    for table, name, kind, length, nullable, made, *by_itself in connection.rows(_in(_COLUMNS, database)):
+        width = _length(str(kind), length)
+        touched, filled = (found == "1" for found in by_itself)
+        column = Column(str(name), str(kind), width, nullable == "YES", touched, filled)
+        columns[str(table)].append((column, str(made)))
+    return columns
+
+
+def _history(columns: list[tuple[Column, str]]) -> tuple[Column, ...]:
+    """Return the columns with a row's begin and end; the server lists them only if somebody named them."""
+    named = {made: column for column, made in columns}
+    hidden = [Column(name, "timestamp", _NARROW, nullable=False, touched=False) for name in _HIDDEN]
+    return named.get("ROW START", hidden[0]), named.get("ROW END", hidden[1])
 
 
 def _length(kind: str, length: str | None) -> int:
@@ -361,3 +463,8 @@ def _sequence(connection: Connection, database: str, name: str) -> dict[str, Any
 
 def _in(query: str, database: str) -> str:
     return query.format(database=literal(database))
+
+
+def _of(query: str, database: str, table: str) -> str:
+    one = f" AND table_name = {literal(table)}" if table else ""
+    return query.format(database=literal(database), table=one)

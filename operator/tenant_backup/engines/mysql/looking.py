@@ -12,7 +12,7 @@ from tenant_backup.engines import facts
 from tenant_backup.engines.selection import Policy, leaving_keys, unclaimed
 
 from . import failures, inventory, session
-from .dumping import check, server_of
+from .dumping import chosen, refuse_blind, server_of
 
 
 def look(job: Preflight) -> dict[str, Any]:
@@ -21,9 +21,13 @@ def look(job: Preflight) -> dict[str, Any]:
     name = job.database.name
     try:
         with server_of(job).connect(name, session.for_reading) as connection:
-            tables = inventory.tables(connection, name)
-            choices = check(connection, name, tables, policy)
-            size = sum(inventory.sizes(connection, name).values())
+            refuse_blind(connection, name)
+            listed = inventory.listed(connection, name)
+            inventory.refuse_elsewhere(name, listed)
+            keys = inventory.primary_keys(connection, name)
+            tables = inventory.tables(connection, name, listed, keys)
+            choices = chosen(tables, policy)
+            size = sum(size.bytes for size in inventory.sizes(connection, name).values())
             leaving = leaving_keys(choices, inventory.foreign_keys(connection, name, tables))
             return facts.of_look(connection.version, size, len(tables), unclaimed(choices, policy), leaving)
     except Error as error:

@@ -25,7 +25,7 @@ from tenant_backup.engines.seam import Contents
 from tenant_backup.engines.selection import shown
 
 from . import catalogue as catalogues
-from . import definitions, endpoint, exchange, failures, grants, names, session, versions
+from . import definitions, endpoint, exchange, excluded, failures, grants, names, session, versions
 from .administrator import Administrator, administer
 from .content import Content, load_rows
 from .definitions import Definition
@@ -64,6 +64,7 @@ def _restore(
     job: Restore, admin: Administrator, server: Endpoint, catalogue: dict[str, Any], contents: Contents
 ) -> dict[str, Any]:
     refuse_partial(job, catalogue)
+    excluded.refuse_history(catalogue["tables"], job.exclude_columns)
     _refuse_unsupported(catalogue, admin.connection)
     target, like = job.target_database, catalogue["database"]
     grants.refuse_weak(admin.connection, target, job.uid, exchanges=job.replaces)

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from MySQLdb import Error
@@ -23,6 +23,7 @@ from .names import literal, quoted, text
 
 _BATCH_BYTES = 8 << 20  # rows that are in memory at once, at most, but for one that is longer
 _BATCH_ROWS = 5000
+_FEW = 64  # rows; if not even so many fit into a batch for sure, they are fetched one by one
 _BLOCK_BYTES = 256 << 10  # what is written at once, about
 _PIPE_BYTES = 1 << 20
 # Bytes that text does not have: joined with them, a block is escaped as a whole.
@@ -36,6 +37,8 @@ _ESCAPES = (
 _TRUNCATED = 1265  # a warning: of ENUM it says that a value is the empty one
 
 Values = tuple[bytes | None, ...]
+Blocks = Iterable[bytes | memoryview]
+Fetch = Callable[[int], Sequence[Values]]  # at most so many rows, none at the end
 
 
 def read(connection: Connection, query: str, widest: int, out: int) -> int:
@@ -43,14 +46,18 @@ def read(connection: Connection, query: str, widest: int, out: int) -> int:
 
     `widest` is how many bytes a row has at most.
     """
+    connection.raw.query(encoded(query))
+    fetch = connection.raw.use_result().fetch_row
+    at_once = min(_BATCH_ROWS, _BATCH_BYTES // widest)
+    batches = _batches(fetch, at_once) if at_once >= _FEW else _counted_batches(fetch)
     count = 0
-    for rows in _batches(connection, query, widest):
+    for rows in batches:
         write(out, lines(rows))
         count += len(rows)
     return count
 
 
-def lines(rows: list[Values]) -> bytes:
+def lines(rows: Sequence[Values]) -> bytes:
     """Return rows as text. Looks into single values only where nothing else helps."""
     block = _joined(rows, b"\t", b"\n", rb"\N")
     if block is None:
@@ -62,11 +69,14 @@ def lines(rows: list[Values]) -> bytes:
     return block
 
 
-def load(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
+def load(connection: Connection, table: dict[str, Any], target: str, blocks: Blocks) -> int:
     """Copy one segment into a table (quoted), with LOAD DATA where the server allows it; return its rows.
 
     Raises Failure(LOAD_FAILED), and whatever `blocks` raises.
     """
+    then, now = table["present"]
+    if table["history"] and then != now:
+        blocks = _present(blocks, then.encode(), now.encode())
     try:
         if connection.scalar("SELECT @@local_infile") == "1":
             return _load_data(connection, table, target, blocks)
@@ -75,24 +85,27 @@ def load(connection: Connection, table: dict[str, Any], target: str, blocks: Ite
         raise failures.of_error(error, Reason.LOAD_FAILED, f"loading {table['name']}") from error
 
 
-def _batches(connection: Connection, query: str, widest: int) -> Iterator[list[Values]]:
-    at_once = max(1, min(_BATCH_ROWS, _BATCH_BYTES // widest))
-    connection.raw.query(encoded(query))
-    result = connection.raw.use_result()
+def _batches(fetch: Fetch, at_once: int) -> Iterator[Sequence[Values]]:
+    while rows := fetch(at_once):
+        yield rows
+
+
+def _counted_batches(fetch: Fetch) -> Iterator[Sequence[Values]]:
+    """Fetch rows one by one: any of them may be as large as many."""
     batch: list[Values] = []
     size = 0
-    while fetched := result.fetch_row(at_once):
-        batch.extend(fetched)
-        # Where rows may be long they come one by one, and are counted.
-        size += sum(len(value) for row in fetched for value in row if value) if at_once < 64 else 0
-        if len(batch) >= _BATCH_ROWS or size >= _BLOCK_BYTES or at_once >= 64:
+    while fetched := fetch(1):
+        (row,) = fetched
+        batch.append(row)
+        size += sum(map(len, filter(None, row)))
+        if size >= _BLOCK_BYTES or len(batch) >= _BATCH_ROWS:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-def _joined(rows: list[Values], tab: bytes, newline: bytes, null: bytes) -> bytes | None:
+def _joined(rows: Sequence[Values], tab: bytes, newline: bytes, null: bytes) -> bytes | None:
     """Join rows, None when a value has one of the separators, or what begins `null`, in it."""
     nulls = 0
     try:
@@ -119,9 +132,7 @@ def write(out: int, block: bytes | memoryview) -> None:
         view = view[os.write(out, view) :]
 
 
-def _load_data(
-    connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]
-) -> int:
+def _load_data(connection: Connection, table: dict[str, Any], target: str, blocks: Blocks) -> int:
     """Let the server read from a pipe: it is sent what `blocks` yields, and no file of this machine."""
     places, sets = _assignments(table)
     into = f"INTO TABLE {target} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\'"
@@ -133,7 +144,7 @@ def _load_data(
 
 
 @contextlib.contextmanager
-def _piped(blocks: Iterable[memoryview]) -> Iterator[str]:
+def _piped(blocks: Blocks) -> Iterator[str]:
     """Write blocks into a pipe in a thread; raise at the end what that raised."""
     readable, writable = os.pipe()
     with contextlib.suppress(OSError):  # more than an ordinary user may have: then it stays small
@@ -162,7 +173,13 @@ def _piped(blocks: Iterable[memoryview]) -> Iterator[str]:
             raise broken[0]
 
 
-def _insert(connection: Connection, table: dict[str, Any], target: str, blocks: Iterable[memoryview]) -> int:
+def _present(blocks: Blocks, then: bytes, now: bytes) -> Iterator[bytes]:
+    """Yield lines in which what is there until the end of time is so here, too: that is the last value."""
+    for lines in inserts.whole_lines(blocks):
+        yield lines.replace(b"\t" + then + b"\n", b"\t" + now + b"\n")
+
+
+def _insert(connection: Connection, table: dict[str, Any], target: str, blocks: Blocks) -> int:
     count = 0
     for statement in inserts.statements(table, target, blocks):
         count += connection.run(statement)

@@ -30,6 +30,7 @@ _HEAD = r"""/*M!999999\- enable the sandbox mode */
 _SETTINGS = """SET SESSION time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0;
 /*M!100200 SET SESSION check_constraint_checks = 0 */;
 """
+_HISTORY = "SET SESSION system_versioning_insert_history = 1;\n"
 _BYTES = "SET NAMES binary;\nSET SESSION sql_mode = {mode};\n"
 
 _PRINTED = ("DATABASE", "SEQUENCE", "TABLE", "VIEW")  # what we and servers print, not what somebody typed
@@ -86,7 +87,8 @@ def definition(item: Definition, dialect: Dialect, *, owners: bool = False) -> b
 
 def rows(table: dict[str, Any], blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield what loads a table's lines; `table` is the catalogue's with `fill`."""
-    yield encoded(_BYTES.format(mode=session.ROWS_MODE) + "START TRANSACTION;\n")
+    history = _HISTORY * table["history"]
+    yield encoded(_BYTES.format(mode=session.ROWS_MODE) + history + "START TRANSACTION;\n")
     for statement in inserts.statements(table, quoted(table["table"]), blocks):
         yield statement + b";\n"
     yield b"COMMIT;\n"

@@ -35,6 +35,13 @@ _LOADING = {
 }
 # Nobody can log in meanwhile. A foreign key goes with its tables, whether or not the other one has followed.
 _EXCHANGING = {"lock_wait_timeout": "5", "foreign_key_checks": "0"}
+# Whoever waits for a lock on all tables makes others wait.
+_GUARDING = {
+    "autocommit": "0",  # with InnoDB's own locks: of prepared transactions that no session has
+    "innodb_table_locks": "1",
+    "lock_wait_timeout": "2",
+    "innodb_lock_wait_timeout": "2",
+}
 _TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"
 
 
@@ -50,6 +57,11 @@ def for_loading(dialect: Dialect) -> list[str]:
         _set({**_ALWAYS, **dialect.always, **_LOADING, **dialect.loading}),
         _TRANSACTIONS,
     ]
+
+
+def for_guarding(dialect: Dialect) -> list[str]:
+    """Return the statements that make a session fit for keeping tables as they are for a moment."""
+    return ["SET NAMES binary", _set({**_ALWAYS, **dialect.always, **_GUARDING}), _TRANSACTIONS]
 
 
 def for_exchanging(dialect: Dialect) -> list[str]:

@@ -58,7 +58,7 @@ _BY_STATE: dict[str, tuple[Reason | None, bool | None, str]] = {
 _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"password authentication failed|no password supplied|authentication failed for user", "28P01"),
     (r"FATAL.* role .* does not exist|no pg_hba\.conf entry|pg_hba\.conf rejects", "28000"),
-    (r"is not permitted to log in", "28000"),
+    (r"is not permitted to log in|OAuth|SASL authentication mechanisms", "28000"),
     (r"FATAL.* database .* does not exist", "3D000"),
     (r"permission denied|must be (?:superuser|owner|member)|must have (?:the|privileges|admin)", "42501"),
     (r"too many (?:clients|connections)|remaining connection slots", "53300"),
@@ -79,11 +79,11 @@ _NOT_THERE = re.compile(
     r"|server closed the connection|Connection reset"  # what stands before the server, without one behind it
     r"|No such file|Temporary failure|57P03|starting up|shutting down|in recovery mode|not yet accepting"
 )
-_POOLER = re.compile(r"unsupported startup parameter")
+_POOLER = re.compile(r"unsupported startup parameter|RDS Proxy")
 
 
 def is_of_a_pooler(text: str) -> bool:
-    """Whether PgBouncer refuses the settings of a session, in words of its own."""
+    """Whether a pooler (PgBouncer, that of RDS) refuses the settings of a session, in words of its own."""
     return bool(_POOLER.search(text))
 
 
