@@ -17,6 +17,7 @@ from tenant_backup.stages import preflight
 from tests.engines.mysql import MySQL
 from tests.engines.peer import OpenPeer
 from tests.stages.database.jobs import TENANT, dumped, loaded, restore, start
+from tests.stages.mariadb import test_dump_stage
 from tests.stages.mariadb.test_dump_stage import refused
 from tests.stages.mariadb.test_load_stage import (
     FOREIGN_CODE,
@@ -84,6 +85,23 @@ def test_everything_in_a_backup_is_of_one_moment(
     rows = {kept.tables[key]: b"".join(blocks) for key, blocks in kept.segments.items() if key != "schema"}
     assert (rows, refused_with) == ({f"{name}.a": b"0\n", f"{name}.b": b"0\n"}, [1205])
     assert kept.catalogue["consistency"] == "Snapshot"
+
+
+@pytest.mark.parametrize(
+    ("change", "tables"),
+    [
+        ("TRUNCATE users", [(0, "password")]),
+        ("ALTER TABLE users ADD COLUMN late int", [(1000, "late")]),
+        ("DROP TABLE users", []),
+    ],
+)
+def test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(
+    maria: MySQL, new_database: Make, monkeypatch: pytest.MonkeyPatch, change: str, tables: list[object]
+) -> None:
+    """The snapshot is taken again; what was created since it was taken is not in it, and needs no other."""
+    test_dump_stage.test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(
+        maria, new_database, monkeypatch, change, tables
+    )
 
 
 def test_a_role_may_hold_the_rights(maria: MySQL, new_database: Make) -> None:
