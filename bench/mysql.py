@@ -53,7 +53,7 @@ class Family:
 
     @contextmanager
     def start(self, size: float) -> Iterator[MariaDB]:
-        """Start one, with more memory than in tests; it goes away. A small one has its files in memory."""
+        """Start one, with more memory than in tests, its files in memory if there is room; it goes away."""
         folder = Path(tempfile.mkdtemp(prefix="tb-bench-", dir=in_memory(10 * size)))
         server = self.server(folder, options=["--innodb-buffer-pool-size=512M", self.log])
         try:

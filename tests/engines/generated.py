@@ -10,76 +10,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-_NAMES = ("plain", "Upper Case", 'quo"te', "it's", "dot.ted", "back\\slash", "ünï", "日本", "select", "per%cent", "d$llar", "semi;colon", ":colon", "a--b", "/*c*/", "x" * 55, "{brace}", "tab\there")  # fmt: skip
+from tests.engines.kinds import KINDS, NAMES, Kind, quoted, text
+
 _ROWS = 60  # of a table, at most
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A type, and an SQL expression of `i` that makes values of it."""
-
-    sql: str
-    value: str
-    key: bool = False  # has a btree order, and the values are as many as `i`
-
-
-_KINDS = (
-    Kind("int", "i", key=True),
-    Kind("bigint", "i * 4000000000", key=True),
-    Kind("smallint", "(i % 100)::int2"),
-    Kind("numeric(20, 5)", "i / 7.0", key=True),
-    Kind("numeric", "CASE i % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE i * 1e40 / 3 END"),
-    Kind("real", "i / 3.0"),
-    Kind("double precision", "exp(i)", key=True),
-    Kind("text", "E'\\t\\\\N\\n' || chr(i + 200) || i", key=True),
-    Kind("varchar(40)", "repeat('v', i % 9) || i", key=True),
-    Kind("char(5)", "i::text"),
-    Kind('"char"', "'x'"),
-    Kind("name", "'n' || i"),
-    Kind("bytea", "decode(md5(i::text), 'hex')", key=True),
-    Kind("boolean", "i % 2 = 0"),
-    Kind("date", "date '2024-02-28' + i", key=True),
-    Kind("timestamp(3)", "timestamp '1999-12-31 23:59:59.9996' + i * interval '1 s'", key=True),
-    Kind("timestamptz", "timestamptz '2024-03-31 00:59:59+00' + i * interval '1 h'", key=True),
-    Kind("time", "time '23:59:59.999999' - i * interval '1 s'"),
-    Kind("timetz", "timetz '12:00:00+05:45'"),
-    Kind("interval", "i * interval '1 mon -1 day 00:00:00.5'"),
-    Kind("interval year to month", "make_interval(months => i)"),
-    Kind("uuid", "md5(i::text)::uuid", key=True),
-    Kind("inet", "'10.0.0.0'::inet + i", key=True),
-    Kind("cidr", "set_masklen('10.0.0.0'::cidr, 8 + i % 3)"),
-    Kind("macaddr8", "'08:00:2b:01:02:03:04:05'"),
-    Kind("json", "json_build_object('ä', i, 'b', NULL)"),
-    Kind("jsonb", "jsonb_build_array(i, 'x', NULL, repeat('y', i))"),
-    Kind("xml", "('<a b=\"' || i || '\">&amp;</a>')::xml"),
-    Kind("bit(7)", "i::bit(7)"),
-    Kind("bit varying", "i::bit(6)::varbit"),
-    Kind("point", "point(i, i / 3.0)"),
-    Kind("box", "box(point(i, 0), point(0, i))"),
-    Kind("circle", "circle(point(0, 0), i)"),
-    Kind("tsvector", "to_tsvector('simple', 'word' || i || ' and more')"),
-    Kind("tsquery", "plainto_tsquery('simple', 'word' || i)"),
-    Kind("int4range", "int4range(i, i + 5)"),
-    Kind("datemultirange", "datemultirange(daterange('2024-01-01', date '2024-01-02' + i))"),
-    Kind("int[]", "ARRAY[i, NULL, -i]"),
-    Kind("text[][]", "ARRAY[ARRAY['a,b', NULL], ARRAY['\"', i::text]]"),
-    Kind("oid", "i::oid"),
-    Kind("regtype", "'int4'::regtype"),
-    Kind("money", "(i * 1.5)::numeric::money"),
-    Kind("pg_lsn", "'16/B374D848'"),
-    Kind("txid_snapshot", "'10:20:10,14,15'"),
-    Kind("jsonpath", "'$.a[*] ? (@ > 1)'"),
-)
-
-
-def quoted(*parts: str) -> str:
-    """Return a quoted, qualified name."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
-
-
-def text(value: str) -> str:
-    """Return a string literal."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 @dataclass
@@ -103,9 +36,9 @@ class Schema:
         """Prepare; `version` is the server's major version."""
         self._double = self._fired = self._sequence = self._typed = ""
         self._chance, self._version = random.Random(seed), version
-        self.name = f"s{seed} {self._chance.choice(_NAMES)}"[:40]
+        self.name = f"s{seed} {self._chance.choice(NAMES)}"[:40]
         self._count = 0
-        self._kinds = list(_KINDS)
+        self._kinds = list(KINDS)
         self._tables: list[Table] = []
 
     def statements(self) -> Iterator[str]:
@@ -126,7 +59,7 @@ class Schema:
 
     def _new(self) -> str:
         self._count += 1
-        return f"{self._chance.choice(_NAMES)}{self._count}"
+        return f"{self._chance.choice(NAMES)}{self._count}"
 
     def _q(self, name: str) -> str:
         return quoted(self.name, name)
@@ -145,7 +78,7 @@ class Schema:
 
     def _types(self) -> Iterator[str]:
         enum, pair, domain, narrow, span = (self._q(self._new()) for _ in range(5))
-        labels = [f"{name} {place}" for place, name in enumerate(self._some(_NAMES, 4))]
+        labels = [f"{name} {place}" for place, name in enumerate(self._some(NAMES, 4))]
         yield f"CREATE TYPE {enum} AS ENUM ({', '.join(map(text, labels))})"
         yield from self._comment(f"TYPE {enum}")
         yield f'CREATE TYPE {pair} AS (a int, {quoted(self._new())} text COLLATE "C", c {enum}[])'
@@ -255,9 +188,7 @@ class Schema:
             )
         kind = self._maybe(0.15, "UNLOGGED")
         table.logged = not kind
-        options = self._maybe(
-            0.3, "WITH (fillfactor = 77, autovacuum_enabled = false, toast.autovacuum_vacuum_threshold = 99)"
-        )
+        options = self._maybe(0.3, "WITH (fillfactor = 77, autovacuum_enabled = false)")
         yield f"CREATE {kind} TABLE {self._q(table.name)} ({', '.join(columns)}) {options}"
         yield from self._fill(table, self._chance.randint(0, _ROWS))
         yield from self._altered(table)
@@ -326,8 +257,9 @@ class Schema:
         yield from self._fill(table, self._chance.randint(0, 9))
         child = Table(self._new(), dict(table.columns), plain=False)
         more = self._column(child)[1]
-        again = self._chance.choice(list(table.columns))
-        merged = f", {quoted(again)} {table.columns[again].sql}"
+        # Not those that may have a collation: it would have to be the same.
+        free = [name for name, kind in table.columns.items() if kind.sql not in {"text", "varchar(40)"}]
+        merged = "".join(f", {quoted(again)} {table.columns[again].sql}" for again in free[:1])
         yield f"CREATE TABLE {self._q(child.name)} ({more}{self._maybe(0.4, merged)}) INHERITS ({self._q(table.name)})"
         yield from self._fill(child, self._chance.randint(0, 9))
         self._tables += [table, child]
@@ -351,7 +283,7 @@ class Schema:
         yield f"CREATE TABLE {self._q(both.name)} {merged} INHERITS ({self._q(booked.name)})"
         both.columns = {**booked.columns, "extra": Kind("text", "repeat('e', i)")}
         yield from self._fill(both, 9)
-        yield f"CREATE TABLE {self._q(wide.name)} (a text, b bytea, c text)"
+        yield f"CREATE TABLE {self._q(wide.name)} (a text, b bytea, c text) WITH (toast.autovacuum_enabled = false)"
         yield f"ALTER TABLE {self._q(wide.name)} ALTER COLUMN c SET STORAGE EXTERNAL"
         values = "string_agg(md5((i * k)::text), ''), sha512(i::text::bytea), repeat('c', 9000)"
         yield f"INSERT INTO {self._q(wide.name)} SELECT {values} FROM generate_series(1, 9) i, generate_series(1, 300) k GROUP BY i"

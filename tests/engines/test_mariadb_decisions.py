@@ -513,5 +513,6 @@ def test_a_server_is_understood_by_its_numbers() -> None:
     found = failures.of_error(Error(1045, "Zugriff verweigert"), Reason.DUMP_FAILED, "reading")
     assert (found.reason, found.retriable) == (Reason.AUTHENTICATION_FAILED, False)
     assert failures.of_error(Error(2013, "weg"), Reason.LOAD_FAILED, "x").retriable is True
-    assert failures.of_error(Error(1205, "warten"), Reason.LOAD_FAILED, "x").reason is Reason.LOAD_FAILED
+    waited = failures.of_error(Error(1213, "warten"), Reason.LOAD_FAILED, "x")
+    assert (waited.reason, waited.retriable) == (Reason.LOAD_FAILED, True)
     assert failures.of_error(Error(9999, "?"), Reason.LOAD_FAILED, "x").reason is Reason.LOAD_FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import random
@@ -171,6 +172,19 @@ def test_a_link_has_the_fingerprint_of_what_it_points_to() -> None:
     alone: dict[int, str] = {}
     runs.fingerprint([twice], now, alone)
     assert alone == {one.status.st_ino: "b"}
+
+
+def test_who_writes_another_tar_says_so_in_the_fingerprint() -> None:
+    """Else runs of the old bytes would stand beside new ones: change the word when this fails."""
+    entries = [
+        tar.Entry(b"a" * 120, "file", 0o644, 1, 2, 3, 4, xattrs={b"user.a": b"b"}),
+        tar.Entry(b"b", "file", 0o4755, 1 << 30, 2, 10**18 + 1, 8, extents=((4, 4),)),
+        tar.Entry("ü".encode(), "symlink", 0o777, 1, 2, 3, target=b"\xff"),
+        tar.Entry(b"d", "directory", 0o755, 1, 2, 10**18),
+        tar.Entry(b"h", "hardlink", 0o644, 1, 2, 10**18, target=b"b"),
+    ]
+    digest = hashlib.sha256(b"".join(map(tar.header, entries))).hexdigest()[:16]
+    assert (digest, runs._WRITER) == ("e156dd8713478557", "tar 1")
 
 
 # what is taken over is what would be read

@@ -269,7 +269,6 @@ def test_everything_in_a_backup_is_of_one_moment(maria: MariaDB, new_database: M
 @pytest.mark.parametrize(
     ("change", "tables"),
     [
-        ("CREATE OR REPLACE TABLE users (id int PRIMARY KEY) SELECT 7 AS id", [(1, "id")]),
         ("TRUNCATE users", [(0, "password")]),
         ("ALTER TABLE users ADD COLUMN late int, ALGORITHM = COPY", [(1000, "late")]),
         ("DROP TABLE users", []),

@@ -209,10 +209,13 @@ def test_writers_wait_no_longer_than_a_moment(
 def test_ranges_of_every_kind_of_key_come_back_complete(
     maria: MariaDB, new_database: Make, sessions: list[int]
 ) -> None:
-    """Negative and unsigned keys, gaps, the largest values, composite and descending ones; loaded by several."""
+    """Negative and unsigned keys, gaps, the largest values, composite and descending ones.
+
+    The first table is so much larger than the others that several sessions load it, range by range.
+    """
     name = new_database(
         """CREATE TABLE minus (id bigint PRIMARY KEY, t varchar(200));
-        INSERT INTO minus SELECT (CAST(seq AS signed) - 2000) * 1000003, repeat('x', 100) FROM seq_1_to_4000;
+        INSERT INTO minus SELECT (CAST(seq AS signed) - 2000) * 1000003, repeat('x', 100) FROM seq_1_to_20000;
         INSERT INTO minus VALUES (-9223372036854775808, ''), (9223372036854775807, '');
         CREATE TABLE plus (id bigint unsigned PRIMARY KEY, t varchar(200));
         INSERT INTO plus SELECT seq, repeat('x', 100) FROM seq_1_to_4000;

@@ -18,7 +18,7 @@ from tenant_backup.engines.seam import Piece
 
 from .walking import Found
 
-# A run is read again as a whole, and costs `archive` 2 KB of memory: large ones are few, small ones cheap.
+# A run is read again as a whole, and costs `archive` 2.4 KB of memory: large ones are few, small ones cheap.
 _BYTES = 16 << 20  # of a run, on average; a file of more is a run of its own
 _ENTRY = 32 << 10  # bytes that an entry counts for beside its own: 512 empty files are a run
 _BYTES_MAX = 64 << 20

@@ -68,6 +68,7 @@ def of_error(error: Error, otherwise: Reason, what: str, *, retriable: bool = Fa
     """The failure a server's error describes; `otherwise` when its number is not one we tell apart."""
     known = _BY_NUMBER.get(number(error))
     if known is None or (known[0] is Reason.DUMP_FAILED and otherwise is not Reason.DUMP_FAILED):
-        return Failure(otherwise, f"{what}: {line(error)} ({number(error)})", retriable=retriable)
+        heals = retriable or known == _WAITED
+        return Failure(otherwise, f"{what}: {line(error)} ({number(error)})", retriable=heals)
     reason, heals, advice = known
     return Failure(reason, f"{what}: {line(error)} ({number(error)}); {advice}", retriable=heals)

@@ -32,6 +32,8 @@ _LOADING = {
     "sql_mode": ROWS_MODE,
     "foreign_key_checks": "0",
     "unique_checks": "0",
+    # Who first writes to an empty table has it alone until its commit: others wait, and not for nothing.
+    "innodb_lock_wait_timeout": "3600",
 }
 # Nobody can log in meanwhile. A foreign key goes with its tables, whether or not the other one has followed.
 _EXCHANGING = {"lock_wait_timeout": "5", "foreign_key_checks": "0"}

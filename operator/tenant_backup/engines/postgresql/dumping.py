@@ -124,8 +124,7 @@ class Session:
     def _send_rows(self, piece: Piece) -> int:
         reader = self._reader = self._reader or self._start_reader()
         table, query = self._queries[piece.segment]
-        reader.lock(table.sql)
-        return reader.copy(query, f"reading {table.full_name}")
+        return reader.copy(table.sql, query, f"reading {table.full_name}")
 
     def _send_blob(self, segment: str) -> None:
         """Send what pg_dump writes; its exit code is part of the segment's success."""

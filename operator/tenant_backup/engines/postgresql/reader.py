@@ -44,18 +44,16 @@ class Reader:
         begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\nSET TRANSACTION SNAPSHOT '{snapshot}';"
         self._run(f"\\o /dev/null\n{begin}", "joining the snapshot")
 
-    def lock(self, table: str) -> None:
-        """Lock a quoted table at once or fail. Raises Failure.
+    def copy(self, table: str, query: str, what: str) -> int:
+        """Write the rows of `query` to `out` as COPY text; return how many there were. Raises Failure.
 
-        Waiting could be for ever: an exclusive lock queued behind the leader's stands before us.
+        The table (quoted) is locked at once, or this fails. Waiting could be for ever: an exclusive lock
+        queued behind the leader's stands before us.
         """
-        self._run(f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE NOWAIT;", f"locking {table}")
-
-    def copy(self, query: str, what: str) -> int:
-        """Write the rows of `query` to `out` as COPY text; return how many there were. Raises Failure."""
+        lock = f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE NOWAIT;"
         if "\n" in query or "\r" in query:
-            return self._copy_under_odd_name(query, what)
-        return self._run(f"\\copy ({query}) to pstdout (encoding '{self._encoding}')", what)
+            return self._copy_under_odd_name(lock, query, what)
+        return self._run(f"{lock}\n\\copy ({query}) to pstdout (encoding '{self._encoding}')", what)
 
     def close(self) -> None:
         """Let psql end by itself."""
@@ -68,11 +66,11 @@ class Reader:
         """End psql at once, from any thread."""
         self._child.kill()
 
-    def _copy_under_odd_name(self, query: str, what: str) -> int:
+    def _copy_under_odd_name(self, lock: str, query: str, what: str) -> int:
         """Copy where a name has a line break, which psql's own copy cannot take: rows are counted apart."""
         count = f"SELECT pg_catalog.count(*) AS counted FROM ({query}) q \\gset"  # noqa: S608
         copy = f"\\o\nCOPY ({query}) TO STDOUT (ENCODING '{self._encoding}');\n\\o /dev/null"
-        return self._run(f"{count}\n{copy}", what, ":counted")
+        return self._run(f"{lock}\n{count}\n{copy}", what, ":counted")
 
     def _run(self, script: str, what: str, answer: str = ":ROW_COUNT") -> int:
         token = secrets.token_hex(16)
