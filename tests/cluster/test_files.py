@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyrage
@@ -126,6 +128,33 @@ def test_the_files_of_a_claim_come_back_on_another(
     assert (reason, "is not empty" in message) == ("NameTaken", True)
 
 
+def test_files_are_replaced_once_somebody_says_so_and_come_back_with_an_undo(
+    operator: Kubectl, s3_server: S3, namespace: Kubectl
+) -> None:
+    """In the tenant's own claim, by the user of its files."""
+    namespace.apply(claim("acme-live"), claim("acme-copy"))
+    then = application(namespace, "grow", "cd /live; mkdir a; echo old > a/x; " + DESCRIBE % "/live")
+    create(namespace, s3_server)
+    assert back_up(namespace, "b1")["status"]["state"] == "Succeeded"
+    since = application(namespace, "change", "cd /live; echo new > a/x; echo y > y; " + DESCRIBE % "/live")
+    target = {"tenantRef": {"name": "acme"}, "files": [{"name": "uploads"}]}
+    spec = {"source": {"backupRef": {"name": "b1"}}, "target": target, "strategy": "Replace"}
+    apply(namespace, "TenantRestore", "back", spec)
+    namespace.wait("tr", "back", lambda tr: tr.get("status", {}).get("state") == "ApprovalPending", 30)
+    expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    _patch(namespace, {"approval": {"confirm": {"files": ["uploads"], "expires": expires}}})
+    restored = namespace.wait("tr", "back", is_over, 60)["status"]
+    assert (restored["state"], restored["previousFiles"]) == ("Succeeded", ["uploads"]), restored
+    assert application(namespace, "look", DESCRIBE % "/live") == then
+    _patch(namespace, {"undo": True})
+    namespace.wait("tr", "back", lambda tr: tr["status"]["state"] == "Undone", 60)
+    assert application(namespace, "again", DESCRIBE % "/live") == since
+
+
+def _patch(kubectl: Kubectl, spec: dict[str, Any]) -> None:
+    kubectl("patch", "tr", "back", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
 def test_a_restricted_namespace_refuses_a_privileged_volume_and_says_how_to_allow_it(
     operator: Kubectl, s3_server: S3, namespace: Kubectl
 ) -> None:
@@ -146,11 +175,27 @@ def test_a_restricted_namespace_refuses_a_privileged_volume_and_says_how_to_allo
 
 
 def test_files_of_somebody_else_are_named(operator: Kubectl, s3_server: S3, namespace: Kubectl) -> None:
-    """The user that was given may not read them: no backup, and the way out in the message."""
+    """The user that was given may not read them: not Ready, no backup, and the way out in the message."""
     namespace.apply(claim("acme-live"), claim("acme-copy"))
     application(namespace, "grow", "umask 077; echo secret > /live/private")
     create(namespace, s3_server, user=2000)
+    found = namespace.wait("tnt", "acme", lambda one: bool(condition(one, "Stalled")), 60)
+    assert (condition(found, "Ready")["reason"], "private" in condition(found, "Ready")["message"]) == (
+        "PermissionDenied",
+        True,
+    )
     failed = back_up(namespace, "b1")
     assert condition(failed, "Failed")["reason"] == "PermissionDenied"
     assert "private" in condition(failed, "Failed")["message"]
     assert "securityContext" in condition(failed, "Failed")["message"]
+
+
+def test_a_claim_that_is_not_there_is_told_before_the_first_backup(
+    operator: Kubectl, s3_server: S3, namespace: Kubectl
+) -> None:
+    """By the scheduler's own words."""
+    create(namespace, s3_server)
+    found = namespace.wait(
+        "tnt", "acme", lambda one: condition(one, "Ready").get("reason") == "VolumeUnavailable", 60
+    )
+    assert "acme-live" in condition(found, "Ready")["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ import pytest
 
 from tenant_backup.contract.job import Database
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.files import ground
 from tenant_backup.engines.handles import handle
 from tests.dying import is_killed_before
 from tests.engines.owners import as_nobody, as_privileged
@@ -369,16 +369,19 @@ def test_what_is_kept_is_dropped_however_deep_it_is(
     assert (described(top), ours(top)) == (new, [])
 
 
-def test_without_room_for_both_nothing_is_begun(
+def test_without_room_for_both_all_is_as_it_was(
     site: Path, backup: tuple[bytes, dict[str, Any], Tree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message has both figures."""
+    """Nothing of ours takes room either: the application needs it."""
     tape, document, _ = backup
     top = new_volume(site, "live", write_old)
     old = described(top)
-    monkeypatch.setattr(ground.Ground, "free", lambda _ground: document["bytes"] - 1)
-    with pytest.raises(
-        Failure, match="has room for 11 bytes more, and the files of the backup have 12"
-    ) as caught:
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(Failure, match="No space left on device; make it larger") as caught:
         put(volume("live"), "uid", tape, document)
-    assert (caught.value.reason, described(top)) == (Reason.VOLUME_UNAVAILABLE, old)
+    assert (caught.value.reason, caught.value.retriable) == (Reason.VOLUME_UNAVAILABLE, False)
+    assert (described(top), ours(top)) == (old, [])

@@ -70,7 +70,8 @@ def both(kept: Kept, folder: Path) -> Both:
     tape, document = read(VOLUME)
     new = described(top)
     kept.catalogue["files"] = [document]
-    kept.segments[document["segment"]], kept.rows[document["segment"]] = [tape], None
+    (segment,) = document["segments"]
+    kept.segments[segment], kept.rows[segment] = [tape], None
     (top / "a" / "x").unlink()
     (top / "same").write_bytes(b"old")
     (top / "since").write_bytes(b"old")

@@ -109,8 +109,7 @@ class TenantRestoreSpec(Struct):
             "self.strategy != 'Merge'"
             " || (has(self.select) && has(self.target.files) && size(self.target.files) > 0"
             " && !has(self.target.database))",
-            "strategy Merge needs target.files and select.files, and no target.database: it is for files"
-            " only",
+            "strategy Merge needs target.files and select.files, and no target.database: it is for files",
         ),
         Rule(
             "self.strategy != 'Replace' || !has(self.select)",

@@ -33,11 +33,8 @@ VolumeGlob = Annotated[
 Glob = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00]")]
 _DOTS = r"(:|/)\\.\\.?(/|$)"
 SelectedFiles = Annotated[
-    str,
+    VolumeGlob,
     Field(
-        min_length=3,
-        max_length=300,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^/\x00][^\x00]*$",
         json_schema_extra={
             "x-kubernetes-validations": [
                 Rule(

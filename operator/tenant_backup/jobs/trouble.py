@@ -38,15 +38,13 @@ def _no_pod(created: datetime, warnings: list[Object]) -> Trouble | None:
 
 
 def _advice(event: Object, line: str) -> str:
-    """Return what to do when the namespace refuses a volume's rights, which Jobs else never ask for."""
+    """Return what to do when the namespace refuses the rights of a volume; else Jobs ask for none."""
     if "PodSecurity" not in line or "runAsNonRoot" not in line:
         return ""
     namespace = event.get("metadata", {}).get("namespace", "NAMESPACE")
     allow = f"kubectl label --overwrite ns {namespace} pod-security.kubernetes.io/enforce=baseline"
-    return (
-        f"privileged: true in spec.files of the Tenant needs a namespace that allows it ({allow}), or remove"
-        " it: "
-    )
+    needs = "privileged: true in spec.files of the Tenant needs a namespace that allows it"
+    return f"{needs} ({allow}), or remove it: "
 
 
 def _no_node(pod: Object) -> Trouble | None:

@@ -76,7 +76,7 @@ def tortured(servers: Servers) -> Callable[[int, int], tuple[str, Kept]]:
     return database
 
 
-@pytest.mark.parametrize(("source", "target"), [(17, 17), (18, 18), (15, 17), (15, 18), (18, 17)])
+@pytest.mark.parametrize(("source", "target"), [(17, 17), (18, 18), (15, 17), (15, 18), (18, 17), (18, 15)])
 def test_one_of_everything_comes_back_whatever_the_version(
     servers: Servers, tortured: Callable[[int, int], tuple[str, Kept]], source: int, target: int
 ) -> None:

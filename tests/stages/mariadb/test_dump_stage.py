@@ -104,7 +104,7 @@ def test_a_required_column_that_could_not_come_back_is_refused(
 ) -> None:
     """By backup and preflight, with the way out in the message; what the server fills may come back so."""
     name = new_database(
-        "CREATE TABLE t (id int PRIMARY KEY, s text NOT NULL, d int NOT NULL DEFAULT 7, n text DEFAULT 'NULL')"
+        "CREATE TABLE t (id int PRIMARY KEY, s text NOT NULL, d int NOT NULL DEFAULT 7, n varchar(9) DEFAULT 'NULL')"
     )
     columns = [jobs.Column(f"{name}.t", column, rule)]
     failure = refused(maria, name, exclude_columns=columns)

@@ -18,7 +18,11 @@ from tests.engines.mysql import MySQL
 from tests.engines.peer import OpenPeer
 from tests.stages.database.jobs import TENANT, dumped, loaded, restore, start
 from tests.stages.mariadb import test_dump_stage
-from tests.stages.mariadb.test_dump_stage import refused
+from tests.stages.mariadb.test_dump_stage import (
+    refused,
+    test_a_look_tells_what_modules_leave_out,
+    test_a_required_column_that_could_not_come_back_is_refused,
+)
 from tests.stages.mariadb.test_load_stage import (
     FOREIGN_CODE,
     USERS,
@@ -34,7 +38,9 @@ from tests.stages.mariadb.test_load_stage import (
 )
 
 __all__ = [
+    "test_a_look_tells_what_modules_leave_out",
     "test_a_name_with_an_underscore_gives_rights_on_no_other_database",
+    "test_a_required_column_that_could_not_come_back_is_refused",
     "test_a_stop_order_leaves_nothing_behind",
     "test_a_trigger_that_was_typed_with_its_database_is_made_in_the_new_one",
     "test_a_view_that_reads_from_elsewhere_too_reads_its_own_tables_in_the_new_database",

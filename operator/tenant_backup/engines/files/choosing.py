@@ -40,7 +40,7 @@ def choose(reader: tar.Reader, patterns: list[str]) -> Chosen:
         if entry.type == "hardlink":
             chosen.needed |= _with_folders(entry.target)
         if entry.type != "directory":
-            last = entry.path, sum(length for _, length in entry.data) if entry.type == "file" else 0
+            last = entry.path, entry.size if entry.type == "file" else 0
             chosen.files += 1
             chosen.bytes += last[1]
     chosen.needed |= chosen.wanted

@@ -19,7 +19,7 @@ from . import names
 from .descending import DIRECTORY, make_usable
 
 _CONNECTION_LOST = (errno.EPIPE, errno.ECONNRESET)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -104,11 +104,6 @@ class Ground:
         if ctypes.CDLL(None, use_errno=True).syncfs(self.root):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
-    def free(self) -> int:
-        """Return how many bytes can still be written."""
-        found = os.fstatvfs(self.root)
-        return found.f_bavail * found.f_frsize
-
 
 @contextlib.contextmanager
 def working_on(volume: Volume) -> Iterator[Ground]:
@@ -151,6 +146,6 @@ def _told(volume: Volume) -> Iterator[None]:
     except OSError as error:
         if error.errno in _CONNECTION_LOST:
             raise
-        full = "; make it larger" if error.errno in _FULL else "; see that it is healthy"
+        full = "; make it larger" if error.errno in FULL else "; see that it is healthy"
         message = f"writing to volume {volume.name} (claim {volume.claim}): {error.strerror}{full}"
-        raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=error.errno not in _FULL) from error
+        raise Failure(Reason.VOLUME_UNAVAILABLE, message, retriable=error.errno not in FULL) from error

@@ -24,12 +24,12 @@ from tenant_backup.engines.seam import Stored, Together
 from . import names, tar
 from .choosing import Chosen, choose
 from .exchange import DONE, PUT, UNDO, Exchange, Paths
-from .ground import Ground, opened, working_on
+from .ground import FULL, Ground, opened, working_on
 from .merging import merged
 from .unpacking import Unpacker
 
 NEW, FACTS = ".new", ".facts"
-_UNFINISHED = re.compile(r".*\.(new|ready)(\.\d+)?|.*\.(tmp|facts)")
+_UNFINISHED = re.compile(r".*\.(new|ready)(\.\d+)?|.*\.tmp")
 _TOLD = 5  # paths in a message
 
 
@@ -55,10 +55,12 @@ def settle_others(ground: Ground, mine: str) -> None:
         theirs = name.partition(".")[0]
         if theirs == mine:
             continue
-        if theirs + DONE in ground.there():
-            continue
         if _UNFINISHED.fullmatch(name):
             ground.remove(name)
+        elif theirs + DONE in ground.there():
+            continue
+        elif name == theirs + FACTS:
+            ground.unlink(name)
         else:
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=ground.ours)  # it was to take what leaves, and took nothing
@@ -148,7 +150,7 @@ class _Placing:
         for name in self.ground.there():
             if name.startswith(self._name(NEW)):
                 self.ground.remove(name)
-        self.ground.write(self._name(FACTS), json.dumps(self._unpack()))
+        self.ground.write(self._name(FACTS), json.dumps(self._unpack_or_make_room()))
         self.ground.rename(self._name(NEW), self._name(PUT.source))
 
     def _begin(self) -> Exchange:
@@ -158,7 +160,8 @@ class _Placing:
             if self._merges:
                 paths = merged(ready, self.ground.root)
             else:
-                paths = Paths(sorted(map(os.fsencode, os.listdir(ready))), self.ground.top())
+                leaving = [] if self._fills else self.ground.top()
+                paths = Paths(sorted(map(os.fsencode, os.listdir(ready))), leaving)
         return Exchange.begin(self.ground, self._handle, PUT, paths)
 
     def _end(self, exchange: Exchange) -> None:
@@ -181,20 +184,18 @@ class _Placing:
             )
             raise Failure(Reason.NAME_TAKEN, message)
 
-    def _refuse_unless_room(self, wanted: int) -> None:
-        volume, free = self.ground.volume, self.ground.free()
-        if free < wanted:
-            message = (
-                f"volume {volume.name} (claim {volume.claim}) has room for {free} bytes more, and the files"
-                f" of the backup have {wanted}; what is there stays until they are complete: make it larger"
-            )
-            raise Failure(Reason.VOLUME_UNAVAILABLE, message)
+    def _unpack_or_make_room(self) -> dict[str, Any]:
+        try:
+            return self._unpack()
+        except OSError as error:
+            if error.errno in FULL:
+                self.ground.remove(self._name(NEW))  # whoever uses the volume needs the room
+            raise
 
     def _unpack(self) -> dict[str, Any]:
         chosen = self._choose() if self.ground.volume.select else None
         files = chosen.files if chosen else int(self.described["files"])
         size = chosen.bytes if chosen else int(self.described["bytes"])
-        self._refuse_unless_room(size)
         self.ground.make(self._name(NEW))
         with opened(self._name(NEW), self.ground.ours) as top:
             unpacker = Unpacker(top)
