@@ -56,12 +56,13 @@ def test_what_is_exported_and_what_is_restored_is_what_was_backed_up(
     maria.sql(f"DROP DATABASE {shop.database}_again")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [["--commands"], ["--commands", "--named-commands"], ["--commands", "--default-character-set=gbk"]],
-)
+# What older programs had on by default, and what else may be asked of them.
+COMMANDS = ["--commands", "--system-command"]
+ASKED = ([], ["--named-commands"], ["--default-character-set=gbk"])
+
+
 def test_nothing_a_tenant_wrote_becomes_a_command_of_the_client_program(
-    maria: MySQL, empty: Make, tmp_path: Path, options: list[str]
+    maria: MySQL, empty: Make, tmp_path: Path
 ) -> None:
     """In comments, strings, names and definitions; and what is loaded is what it was."""
     pwned = maria.folder / "p"
@@ -78,11 +79,15 @@ def test_nothing_a_tenant_wrote_becomes_a_command_of_the_client_program(
         f"CREATE PROCEDURE p() COMMENT {literal(touch)} {code}",
         f"CREATE VIEW v AS SELECT {text} AS a",
     )
-    script, copy = shop.export(tmp_path / "e.sql"), empty(f"{shop.database}_sql")
-    assert feed(maria, script, copy, *options) == ""
-    assert not pwned.exists()
-    assert shop.is_in(copy)
-    naive = f"delimiter $$\nCREATE PROCEDURE q() SELECT 1 {touch}\n$$\n"
-    feed(maria, naive.encode(), copy, *options)
-    assert pwned.exists()  # so this test can fail
-    pwned.unlink()
+    script, naive = (
+        shop.export(tmp_path / "e.sql"),
+        f"delimiter $$\nCREATE PROCEDURE q() SELECT 1 {touch}\n$$\n",
+    )
+    for asked in ASKED:
+        copy = empty(f"{shop.database}_sql")
+        assert feed(maria, script, copy, *COMMANDS, *asked) == ""
+        assert not pwned.exists()
+        assert shop.is_in(copy)
+        feed(maria, naive.encode(), copy, *COMMANDS, *asked)
+        assert pwned.exists()  # so this test can fail
+        pwned.unlink()

@@ -62,8 +62,8 @@ class MySQL(MariaDB):
         )
         if not functional and "json" not in {kind for _, kind in columns}:
             return super().checksum(table, database)
-        listed = ", ".join(f"quote(`{column}`)" for column, _ in columns)
-        return str(self.sql(f"SELECT count(*), sum(crc32(concat({listed}))) FROM {table}", database))
+        listed = ", ".join(f"coalesce(hex(concat(`{column}`)), '-')" for column, _ in columns)
+        return str(self.sql(f"SELECT count(*), sum(crc32(concat_ws('|', {listed}))) FROM {table}", database))
 
     def flavoured(self, script: str) -> str:
         """Put the numbers that MariaDB has as tables."""

@@ -68,6 +68,7 @@ def test_a_database_keeps_its_comment_and_character_set(maria: MariaDB, new_data
         "characterSet": "latin1",
         "collation": "latin1_german1_ci",
         "comment": "it's \\ mine",
+        "encrypted": False,
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from MySQLdb import Error
 
-from tenant_backup.contract.reasons import Reason
+from tenant_backup.contract.reasons import Failure, Reason
 from tenant_backup.engines.mysql import exchange, names
 from tenant_backup.stages import swap as swap_stage
 from tests.engines.mysql import MySQL
@@ -118,7 +120,7 @@ def test_the_administrator_needs_the_rights_that_the_message_prints_and_no_other
     write_secrets(pod / "secrets", admin=("helper", "pass word"))
     try:
         for target, rights in ((f"{name}_copy", ["CREATE USER"]), (name, maria.dialect.exchanges[1:])):
-            with pytest.raises(Exception, match="adminCredentialsSecretRef lacks rights") as caught:
+            with pytest.raises(Failure, match="adminCredentialsSecretRef lacks rights") as caught:
                 loaded(kept, restore(maria, name, target))
             assert caught.value.reason is Reason.PERMISSION_DENIED
             statements = caught.value.message.partition("run: ")[2].split("; ")
@@ -135,12 +137,103 @@ def test_the_administrator_needs_the_rights_that_the_message_prints_and_no_other
     nobody_is_locked_out(maria)
 
 
+def test_code_keeps_its_definer_and_accounts_their_rights(maria: MySQL, new_database: Make) -> None:
+    """Of others, of nobody, on single tables and routines, by a role."""
+    name = new_database(VERSIONS["old"])
+    kept = dumped(maria, name)
+    maria.script(
+        name,
+        """CREATE DEFINER = root@localhost TRIGGER `r` BEFORE INSERT ON `child` FOR EACH ROW SET NEW.id = NEW.id;
+        CREATE DEFINER = nobody@nowhere FUNCTION which2() RETURNS int DETERMINISTIC RETURN 1;
+        DROP FUNCTION which; CREATE DEFINER = tenant FUNCTION which() RETURNS varchar(9) DETERMINISTIC RETURN 'changed'""",
+        "root",
+    )
+    for statement in (
+        "CREATE ROLE readers",
+        "CREATE USER guest@'%' IDENTIFIED BY 'x'",
+        f"GRANT SELECT ON {name}.parent TO readers",
+        "GRANT readers TO guest@'%'",
+        f"GRANT EXECUTE ON FUNCTION {name}.which TO guest@'%' WITH GRANT OPTION",
+        f"GRANT EXECUTE ON FUNCTION {name}.which2 TO readers",
+    ):
+        maria.sql(statement)
+    three = ("guest@'%'", "readers", "tenant@'%'")
+    everybody = [sorted(maria.sql(f"SHOW GRANTS FOR {who}")) for who in three]
+    before = content(maria, name)
+    loaded(kept, restore(maria, name, name))
+    definers = f"SELECT DISTINCT definer FROM information_schema.TRIGGERS WHERE trigger_schema = '{name}'"
+    assert maria.sql(definers) == [("tenant@%",)]
+    assert f"FUNCTION `{name}`.`which` TO" in str(maria.sql("SHOW GRANTS FOR guest@'%'"))
+    swap_stage.run(swap(maria, name, "Undo"))
+    assert content(maria, name) == before
+    swap_stage.run(swap(maria, name, "DropPrevious"))
+    assert everybody == [sorted(maria.sql(f"SHOW GRANTS FOR {who}")) for who in three]
+    maria.sql("DROP USER guest@'%'")
+    maria.sql("DROP ROLE readers")
+
+
+def test_roles_that_everybody_has_are_told(maria: MySQL, new_database: Make) -> None:
+    """Nobody could be locked out."""
+    name = new_database(VERSIONS["old"])
+    kept = dumped(maria, name)
+    maria.sql("CREATE ROLE anybody")
+    maria.sql(f"GRANT SELECT ON {name}.* TO anybody")
+    maria.sql("SET GLOBAL mandatory_roles = 'anybody'")
+    try:
+        with pytest.raises(Failure, match="anybody") as caught:
+            loaded(kept, restore(maria, name, name))
+        maria.sql(caught.value.message.partition("run: ")[2])
+        loaded(kept, restore(maria, name, name))
+    finally:
+        maria.sql("SET GLOBAL mandatory_roles = ''")
+        maria.sql("DROP ROLE anybody")
+    assert caught.value.reason is Reason.PERMISSION_DENIED
+
+
+def test_no_row_misses_its_trigger(maria: MySQL, new_database: Make) -> None:
+    """An application comes back again and again, and writes whenever it can."""
+    name = new_database(
+        "CREATE TABLE parent (id bigint PRIMARY KEY, note varchar(9)); INSERT INTO parent (id) VALUES (1);"
+        " CREATE TRIGGER s BEFORE INSERT ON parent FOR EACH ROW SET NEW.note = 'old!'"
+    )
+    kept = dumped(maria, name)
+    stop, seen = threading.Event(), set()
+
+    def hammer(number: int) -> None:
+        at = itertools.count(1_000_000 * number)
+        while not stop.is_set():
+            try:
+                connection = maria._connect(name, "tenant")
+                for _ in range(20):
+                    connection.query(b"INSERT INTO parent (id) VALUES (%d)" % next(at))
+            except Error as error:
+                seen.add(error.args[0])
+
+    threads = [threading.Thread(target=hammer, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    try:
+        previous = loaded(kept, restore(maria, name, name))["previousDatabase"]
+        while maria.scalar("SELECT count(*) FROM parent", name) == "1":
+            pass
+        swap_stage.run(swap(maria, name, "Undo"))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # Sessions ended, accounts locked; never a table that is not there.
+    assert 3118 in seen <= {2006, 2013, 3118, 4031}
+    for database in (name, previous):
+        counted = "SELECT count(*) > 1, sum(id > 1 AND NOT note <=> 'old!') FROM parent"
+        assert maria.sql(counted, database) == [("1", "0")]
+
+
 def test_a_foreign_key_of_another_database_is_told(maria: MySQL, new_database: Make) -> None:
     """It would go with the previous database, and keep it from being dropped."""
     name, other = new_database(VERSIONS["old"]), new_database()
     kept = dumped(maria, name)
     maria.sql(f"CREATE TABLE far (a bigint, FOREIGN KEY (a) REFERENCES {name}.parent (id))", other)
-    with pytest.raises(Exception, match=f"{other}.far") as caught:
+    with pytest.raises(Failure, match=f"{other}.far") as caught:
         loaded(kept, restore(maria, name, name))
     maria.sql("DROP TABLE far", other)
     assert caught.value.reason is Reason.UNSUPPORTED_CONTENT

@@ -5,23 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from MySQLdb import Error
 
 from tenant_backup.contract import job as jobs
 from tenant_backup.contract.reasons import Failure, Reason
-from tenant_backup.engines.mysql import names
+from tenant_backup.engines.mysql import names, snapshot
 from tenant_backup.stages import preflight
 from tests.engines.mysql import MySQL
 from tests.engines.peer import OpenPeer
 from tests.stages.database.jobs import TENANT, dumped, loaded, restore, start
+from tests.stages.mariadb import test_dump_stage
 from tests.stages.mariadb.test_dump_stage import (
     refused,
-    test_a_database_cannot_be_dropped_in_the_middle,
     test_a_look_tells_what_modules_leave_out,
     test_a_required_column_that_could_not_come_back_is_refused,
-    test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is,
-    test_everything_in_a_backup_is_of_one_moment,
 )
 from tests.stages.mariadb.test_load_stage import (
     FOREIGN_CODE,
@@ -38,17 +38,14 @@ from tests.stages.mariadb.test_load_stage import (
 )
 
 __all__ = [
-    "test_a_database_cannot_be_dropped_in_the_middle",
     "test_a_look_tells_what_modules_leave_out",
     "test_a_name_with_an_underscore_gives_rights_on_no_other_database",
     "test_a_required_column_that_could_not_come_back_is_refused",
     "test_a_stop_order_leaves_nothing_behind",
-    "test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is",
     "test_a_trigger_that_was_typed_with_its_database_is_made_in_the_new_one",
     "test_a_view_that_reads_from_elsewhere_too_reads_its_own_tables_in_the_new_database",
     "test_a_view_whose_tables_are_gone_is_told",
     "test_a_zombie_of_an_earlier_attempt_can_do_nothing_any_more",
-    "test_everything_in_a_backup_is_of_one_moment",
     "test_excluded_columns_follow_their_rules",
     "test_the_temporary_login_sees_one_database_only",
 ]
@@ -68,6 +65,49 @@ def test_missing_rights_are_named_with_their_grants(maria: MySQL, new_database: 
         assert dumped(maria, name).catalogue["tables"][0]["name"] == f"{name}.t"
     finally:
         maria.sql("REVOKE SHOW_ROUTINE ON *.* FROM tenant@'%'")
+
+
+def test_everything_in_a_backup_is_of_one_moment(
+    maria: MySQL, new_database: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is changed once the snapshot is taken is not in it, and no table goes away under it."""
+    name = new_database(
+        "CREATE TABLE a (n int); CREATE TABLE b (n int); INSERT INTO a VALUES (0); INSERT INTO b VALUES (0)"
+    )
+    lock, refused_with = snapshot.lock, []
+
+    def change_first(*arguments: Any) -> None:
+        maria.sql("UPDATE a, b SET a.n = 1, b.n = 1", name)
+        lock(*arguments)
+        connection = maria._connect(name)
+        connection.query(b"SET lock_wait_timeout = 1")
+        with pytest.raises(Error) as caught:
+            connection.query(b"DROP TABLE a")
+        refused_with.append(caught.value.args[0])
+        connection.close()
+
+    monkeypatch.setattr(snapshot, "lock", change_first)
+    kept = dumped(maria, name)
+    rows = {kept.tables[key]: b"".join(blocks) for key, blocks in kept.segments.items() if key != "schema"}
+    assert (rows, refused_with) == ({f"{name}.a": b"0\n", f"{name}.b": b"0\n"}, [1205])
+    assert kept.catalogue["consistency"] == "Snapshot"
+
+
+@pytest.mark.parametrize(
+    ("change", "tables"),
+    [
+        ("TRUNCATE users", [(0, "password")]),
+        ("ALTER TABLE users ADD COLUMN late int", [(1000, "late")]),
+        ("DROP TABLE users", []),
+    ],
+)
+def test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(
+    maria: MySQL, new_database: Make, monkeypatch: pytest.MonkeyPatch, change: str, tables: list[object]
+) -> None:
+    """The snapshot is taken again; what was created since it was taken is not in it, and needs no other."""
+    test_dump_stage.test_a_table_that_changes_before_it_is_locked_is_read_as_it_now_is(
+        maria, new_database, monkeypatch, change, tables
+    )
 
 
 def test_a_role_may_hold_the_rights(maria: MySQL, new_database: Make) -> None:

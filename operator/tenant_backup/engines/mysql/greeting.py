@@ -9,7 +9,8 @@ import socket
 
 from MySQLdb import OperationalError
 
-_ERROR = 0xFF  # instead of the protocol's version
+_VERSION = b"\n"  # of the protocol, the only one there is
+_ERROR = b"\xff"  # instead of it
 _SSL = 0x0800  # among the capabilities
 _LOST = 2013  # the client library's number for a connection that broke
 
@@ -22,11 +23,11 @@ def offers_tls(address: str, port: int, timeout: float) -> bool:
             packet = stream.read(int.from_bytes(header[:3], "little"))
     except OSError as error:
         raise OperationalError(_LOST, f"no greeting: {error.strerror or error}") from error
-    if packet[:1] == bytes([_ERROR]):
+    if packet[:1] == _ERROR:
         raise OperationalError(int.from_bytes(packet[1:3], "little"), packet[3:].decode("utf-8", "replace"))
     # Version of the protocol, of the server; number of the session (4), 8 random bytes, a zero, capabilities.
     at = packet.find(b"\0", 1) + 1 + 4 + 8 + 1
-    if len(packet) < at + 2:
+    if packet[:1] != _VERSION or len(packet) < at + 2:
         raise OperationalError(_LOST, "no greeting: it is no server of this kind, or has ended")
     return bool(int.from_bytes(packet[at : at + 2], "little") & _SSL)
 
