@@ -94,9 +94,9 @@ def test_what_modules_leave_out_is_in_the_status_while_it_is_so() -> None:
 
 def _looked(facts: dict[str, Any], status: Any) -> Any:
     done = job("preflight", generation=1, outcome=succeeded(facts))
-    return tenants.decide(
-        tenant_seen(status={**status, "lookedAt": "2024-01-01T00:00:00Z"}, jobs=(done,)), NOW
-    ).status
+    seen = tenant_seen(status={**status, "lookedAt": "2024-01-01T00:00:00Z"}, jobs=(done,))
+    own = tenants.decide(seen, NOW).retry_in or 0.0 if status else 0.0  # its time of the day
+    return tenants.decide(seen, at(own)).status
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,18 @@ def test_a_backup_takes_as_long_as_those_before_it_or_as_there_is_to_read(
     assert plan.status.get("estimate") == estimate
 
 
-DAY = 24 * 3600
+HOUR = 3600.0
 
 
 def test_once_a_day_it_is_looked_at_again() -> None:
     """Passwords run out and tables are made without a new spec; until the look has ended the last one holds."""
     first = _looked(FACTS, {})
-    calm, due = (tenants.decide(tenant_seen(status=first), at(wait)) for wait in (DAY - 1, DAY + 2 * 3600))
+    calm = tenants.decide(tenant_seen(status=first), at(HOUR))
     assert not any(isinstance(action, Run) for action in calm.actions)
     assert calm.retry_in
-    assert any(
-        isinstance(action, Run)
-        for action in tenants.decide(tenant_seen(status=first), at(DAY - 1 + calm.retry_in)).actions
-    )
+    assert 11 * HOUR <= calm.retry_in <= 35 * HOUR
+    time = HOUR + calm.retry_in
+    due = tenants.decide(tenant_seen(status=first), at(time))
     assert any(isinstance(action, Run) for action in due.actions)
     assert due.status == first
     for fields, ready in [
@@ -150,11 +149,26 @@ def test_once_a_day_it_is_looked_at_again() -> None:
         ({"outcome": Ended(False, Reason.AUTHENTICATION_FAILED, "no")}, "False"),
         ({"outcome": succeeded(FACTS)}, "True"),
     ]:
-        again = job("preflight", generation=1, created=at(DAY + 2 * 3600), **fields)
-        status = tenants.decide(tenant_seen(status=first, jobs=(again,)), at(DAY + 2 * 3600)).status
+        again = job("preflight", generation=1, created=at(time), **fields)
+        status = tenants.decide(tenant_seen(status=first, jobs=(again,)), at(time)).status
         assert status
         assert condition(status, "Ready")["status"] == ready
         assert (status["lookedAt"] != first["lookedAt"]) == ("outcome" in fields and ready == "True")
+
+
+def test_after_a_rest_not_everybody_is_looked_at_at_once() -> None:
+    """An operator that was down for days: each tenant waits for its own time of day."""
+    first = _looked(FACTS, {})
+    rest = 100 * HOUR
+    calm = tenants.decide(tenant_seen(status=first), at(HOUR)).retry_in
+    assert calm
+    late = HOUR + calm + 3 * HOUR
+    for moment in (late, late + rest - rest % (24 * HOUR)):
+        waiting = tenants.decide(tenant_seen(status=first), at(moment))
+        assert not any(isinstance(action, Run) for action in waiting.actions)
+        assert waiting.retry_in
+        then = tenants.decide(tenant_seen(status=first), at(moment + waiting.retry_in))
+        assert any(isinstance(action, Run) for action in then.actions)
 
 
 def test_a_new_spec_is_looked_at_again() -> None:

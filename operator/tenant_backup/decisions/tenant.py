@@ -29,8 +29,10 @@ from .verdicts import Done, Failed, Stalled, Verdict, Waiting
 
 PAUSES = Pauses(20.0, 600.0)  # seconds between preflights of a tenant that is not ready
 PREFLIGHT_DEADLINE = 300  # seconds
-LOOK_AGAIN_AFTER = timedelta(hours=24)
-_SPREAD = timedelta(hours=2)  # so that tenants made together are not looked at together every day
+_DAY = timedelta(days=1)
+_LATE = timedelta(
+    hours=2
+)  # a look that is later waits for tomorrow: after a day of rest not all come at once
 
 # Each says one thing about a Tenant beside whether it is Ready.
 _ASPECTS: tuple[Callable[[TenantSeen, datetime], Aspect], ...] = (objectives, within_limits, unpruned)
@@ -103,7 +105,7 @@ def _course(seen: TenantSeen, now: datetime) -> Course:
         if verdict is not None:
             return Course(verdict, recorded(seen.jobs))
     found = _found_ready(seen)
-    due = _due(seen)
+    due = _due(seen, now)
     if found and (due is None or now < due):
         left = (due - now).total_seconds() if due else None
         return Course(replace(found, retry_in=left), recorded(seen.jobs))
@@ -148,10 +150,16 @@ def _found_ready(seen: TenantSeen) -> Done | None:
     return Done(Reason.READY, str(ready["message"])) if current and ready.get("status") == "True" else None
 
 
-def _due(seen: TenantSeen) -> datetime | None:
-    """Return when it is looked at again."""
+def _due(seen: TenantSeen, now: datetime) -> datetime | None:
+    """Return when it is looked at again: once a day, at a time of its own."""
     looked, metadata = parse(seen.status.get("lookedAt")), seen.tenant.metadata
-    return looked + LOOK_AGAIN_AFTER + offset(metadata.namespace, metadata.name, _SPREAD) if looked else None
+    if looked is None:
+        return None
+    own = now.replace(hour=0, minute=0, second=0, microsecond=0) + offset(
+        metadata.namespace, metadata.name, _DAY
+    )
+    times = (own + days * _DAY for days in (-1, 0, 1, 2))
+    return next(time for time in times if time >= looked + _DAY / 2 and now < time + _LATE)
 
 
 def readable_by_somebody(tenant: Tenant) -> bool:
