@@ -106,6 +106,7 @@ def _looked(facts: dict[str, Any], status: Any) -> Any:
         ((), 4 << 30, "8Mi", {"duration": "8m37s", "basis": "Size"}),
         ((30, 10, 20), 4 << 30, None, {"duration": "20s", "basis": "Backups"}),
         ((900, 10, 10, 10, 10, 10, 10, 10), 0, None, {"duration": "10s", "basis": "Backups"}),
+        ((0,), 4 << 30, None, {"duration": "1s", "basis": "Backups"}),
         ((), None, None, None),
     ],
 )

@@ -13,6 +13,7 @@ from .observed import TenantSeen
 from .summaries import BackupSummary
 
 _LAST = 7  # backups
+_TICK = 1.0  # seconds; times are kept in whole ones
 _START = 5.0  # seconds until a pod reads
 _RATE = 40 << 20  # bytes per second, read, compressed, encrypted and stored, on a node that has more to do
 
@@ -34,5 +35,5 @@ def estimate(seen: TenantSeen, status: Mapping[str, Any]) -> dict[str, str] | No
 def _made(backups: Iterable[BackupSummary]) -> list[float]:
     """Return how long the newest good backups of everything took."""
     whole = [one for one in backups if one.good and one.contents == "All" and not one.modules]
-    ordered = sorted((one.completed, one.seconds) for one in whole if one.completed)
-    return [seconds for _, seconds in ordered[-_LAST:] if seconds]
+    ordered = sorted((one.completed, one.seconds) for one in whole if one.started and one.completed)
+    return [max(_TICK, seconds) for _, seconds in ordered[-_LAST:]]
