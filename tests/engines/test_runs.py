@@ -218,21 +218,22 @@ class Earlier:
 
 def _meddle(top: Path, chance: random.Random) -> None:
     """Change something, anything."""
-    entries = sorted(top.rglob("*"))
+    walked = os.walk(top)  # unlike Path.rglob it bears links that lead nowhere it could go
+    entries = sorted(Path(above, name) for above, folders, names in walked for name in (*folders, *names))
     one = chance.choice([top, *entries])
     match chance.randint(0, 6):
-        case 0 if one.is_file() and not one.is_symlink():
+        case 0 if not one.is_symlink() and one.is_file():
             _rewritten(one)
         case 1 if one != top:
             one.rename(one.with_name(f"moved{chance.random()}"))
         case 2 if one != top:
-            shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
-        case 3 if one.is_file() and not one.is_symlink():
+            shutil.rmtree(one) if not one.is_symlink() and one.is_dir() else one.unlink()
+        case 3 if not one.is_symlink() and one.is_file():
             os.link(one, top / f"link{chance.random()}")
         case 4:
             os.utime(one, ns=(5, 5), follow_symlinks=False)
         case _:
-            above = one if one.is_dir() and not one.is_symlink() else one.parent
+            above = one if not one.is_symlink() and one.is_dir() else one.parent
             (above / f"new{chance.random()}").write_bytes(chance.randbytes(chance.choice([0, 10, 70_000])))
 
 

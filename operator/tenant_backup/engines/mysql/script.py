@@ -34,20 +34,26 @@ _HISTORY = "SET SESSION system_versioning_insert_history = 1;\n"
 _BYTES = "SET NAMES binary;\nSET SESSION sql_mode = {mode};\n"
 
 _PRINTED = ("DATABASE", "SEQUENCE", "TABLE", "VIEW")  # what we and servers print, not what somebody typed
+# Tokens, each of which matches in one way only; possessive quantifiers go wrong before Python 3.11.5.
 _PLAIN = re.compile(
-    r"(?:[A-Za-z0-9_ \n(),.=<>!+%&|^~@:?]++|[-*/](?![-*/!])"
-    r"|'(?:[^'\\\r\0]|'')*+'|`(?:[^`\\\r\0]|``)*+`)++"
+    r"[A-Za-z0-9_ \n(),.=<>!+%&|^~@:?]+|[-*/](?![-*/!])"
+    r"|'[^'\\\r\0]*(?:''[^'\\\r\0]*)*'(?!')|`[^`\\\r\0]*(?:``[^`\\\r\0]*)*`(?!`)"
 )
 # What both MySQL's program and its server read alike, in a character set in which no byte of a longer
 # character is one of ASCII: words, comments, names and strings. In names the program lets backslashes escape.
-_WORDS = r"[A-Za-z0-9_ \t\n(),;.=<>!+%&|^~@:?$\[\]{}]++|[^\x00-\x7f]++|-(?!-)|\*(?!/)|/(?!\*)"
+_WORDS = r"[A-Za-z0-9_ \t\n(),;.=<>!+%&|^~@:?$\[\]{}]+|[^\x00-\x7f]+|-(?!-)|\*(?!/)|/(?!\*)"
 _COMMENTS = (
-    r"(?:-- |\#)[^\n\r\0\x1a]*+\n|/\*(?![!+M])(?:[^*\r\0\x1a]|\*(?!/))*+\*/|/\*\+[A-Za-z0-9_ (),.=@]*+\*/"
+    r"(?:-- |\#)[^\n\r\0\x1a]*\n|/\*(?![!+M])[^*\r\0\x1a]*(?:\*(?!/)[^*\r\0\x1a]*)*\*/"
+    r"|/\*\+[A-Za-z0-9_ (),.=@]*\*/"
 )
-_QUOTED = r"`(?:[^`\\\r\0\x1a]|``)*+`|\"(?:[^\"\\\r\0\x1a]|\"\")*+\"|'(?:[^'\\\r\0\x1a]|'')*+'"
-_ESCAPED = r"'(?:[^'\\\r\0\x1a]|''|\\[^\r\0\x1a])*+'"  # where a backslash escapes
-_READ_ALIKE = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED})++")
-_READ_ALIKE_ESCAPED = re.compile(rf"(?:{_WORDS}|{_COMMENTS}|{_QUOTED}|{_ESCAPED})++")
+_QUOTED = "|".join(
+    rf"{quote}[^{quote}\\\r\0\x1a]*(?:{quote}{quote}[^{quote}\\\r\0\x1a]*)*{quote}(?!{quote})"
+    for quote in "`\"'"
+)
+# Where a backslash escapes.
+_ESCAPED = r"'[^'\\\r\0\x1a]*(?:(?:''|\\[^\r\0\x1a])[^'\\\r\0\x1a]*)*'(?!')"
+_READ_ALIKE = re.compile(f"{_WORDS}|{_COMMENTS}|{_QUOTED}")
+_READ_ALIKE_ESCAPED = re.compile(f"{_WORDS}|{_COMMENTS}|{_QUOTED}|{_ESCAPED}")
 # With --named-commands the program knows its own on every line; in small letters only, after `\C binary`.
 _WITH_WORDS = "charset|connect|delimiter|edit|help|pager|prompt|query_attributes|source|system|tee|use"
 _ALONE = (
@@ -56,7 +62,10 @@ _ALONE = (
 )
 _COMMAND = re.compile(rf"(?m)^[ \t]*(?:(?:{_WITH_WORDS})(?:[ \t]|$)|(?:{_ALONE})[ \t]*$)")
 _CHARACTER_SETS = frozenset({"utf8mb4", "utf8mb3", "latin1", "ascii"})
-_NAMES = re.compile(r"'(?:[^'\\]|''|\\.)*+'|`(?P<name>(?:[^`]|``)*+)`(?!\.)|`(?:[^`]|``)*+`", re.DOTALL)
+_NAMES = re.compile(
+    r"'[^'\\]*(?:(?:''|\\.)[^'\\]*)*'(?!')|`(?P<name>[^`]*(?:``[^`]*)*)`(?![`.])|`[^`]*(?:``[^`]*)*`(?!`)",
+    re.DOTALL,
+)
 _NO_TABLE_AFTER = (".", "AS ", "` ", ") ")  # but a column or another name for something
 
 
@@ -77,7 +86,7 @@ def definition(item: Definition, dialect: Dialect, *, owners: bool = False) -> b
     Raises UNSUPPORTED_CONTENT for what MySQL's program would not take as it is.
     """
     sql = definitions.owned(item).sql if owners and item.definer else item.sql
-    if item.kind in _PRINTED and _PLAIN.fullmatch(sql):
+    if item.kind in _PRINTED and _made_of(_PLAIN, sql):
         return encoded(f"{item.session};\n{sql};\n")
     if item.kind not in _PRINTED and not dialect.executes_code:
         return _between_delimiters(item, sql)
@@ -114,9 +123,20 @@ def refuse_names(engine: dict[str, Any]) -> None:
             raise Failure(Reason.UNSUPPORTED_CONTENT, f"{message}; use `tenant-backup restore`")
 
 
+def _made_of(tokens: re.Pattern[str], text: str) -> bool:
+    """Whether a text is nothing but such tokens."""
+    at = 0
+    while at < len(text):
+        found = tokens.match(text, at)
+        if not found:
+            return False
+        at = found.end()
+    return True
+
+
 def _between_delimiters(item: Definition, sql: str) -> bytes:
     escapes = "NO_BACKSLASH_ESCAPES" not in item.settings.get("sql_mode", "")
-    alike = (_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE).fullmatch(f"{sql}\n")
+    alike = _made_of(_READ_ALIKE_ESCAPED if escapes else _READ_ALIKE, f"{sql}\n")
     known = item.settings.get("character_set_client", "utf8mb4") in _CHARACTER_SETS
     if not alike or not known or _COMMAND.search(sql):
         message = (
