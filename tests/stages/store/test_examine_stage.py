@@ -486,7 +486,7 @@ def test_a_verification_that_is_killed_finds_the_same_when_it_runs_again(
 
     mounts = pipeline.Mounts(tenant.site.pod.root / "secrets", None)
     with tempfile.TemporaryDirectory(prefix="tb-") as root:
-        ended = pipeline.run(job, pipeline.VERIFY, Path(root) / "pod", mounts, kill)
+        ended = pipeline.run(job, Path(root) / "pod", mounts, kill)
     proxy.request = lambda block: block
     assert ended.pop(victim).code == -signal.SIGKILL
     assert [each.code for each in ended.values()] == [ExitCode.PEER_FAILED]
@@ -513,7 +513,7 @@ def test_a_thousand_hit_tables_fit_into_the_answer_and_are_all_in_the_log(
     mounts = pipeline.Mounts(on_disk.site.pod.root / "secrets", on_disk.site.volume)
     with tempfile.TemporaryDirectory(prefix="tb-") as root:
         pod = Path(root) / "pod"
-        ended = pipeline.run(on_disk.job(SECOND), pipeline.VERIFY, pod, mounts, lambda _running: None)
+        ended = pipeline.run(on_disk.job(SECOND), pod, mounts, lambda _running: None)
         log = [json.loads(line) for line in (pod / "examine" / "stdout").read_text().splitlines()]
     result = ended["examine"].result
     assert result is not None
