@@ -69,5 +69,5 @@ INSERT INTO activity_log SELECT timestamp '2024-01-01 00:00:00.000001' + INTERVA
 FROM counter c JOIN word ON word.n = c.n % 13;
 
 CREATE VIEW active_employee AS SELECT id, name, email FROM employee WHERE active = 1;
-CREATE TRIGGER employee_hired BEFORE INSERT ON employee FOR EACH ROW SET NEW.hired_at = coalesce(NEW.hired_at, now(6));
+CREATE TRIGGER `employee_hired` BEFORE INSERT ON `employee` FOR EACH ROW SET NEW.hired_at = coalesce(NEW.hired_at, now(6));
 DROP TEMPORARY TABLE counter, word;
